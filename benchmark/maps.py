@@ -1,0 +1,45 @@
+"""What every metric does to a map before it looks at it: one value a pixel, one rank a unit."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from benchmark import randomness
+from benchmark.errors import UserError
+
+Reduce = Literal["sum", "abs_sum", "l2", "max"]
+
+
+def reduce_channels(attributions: Tensor, how: Reduce = "sum") -> Tensor:
+    """One value a pixel: `(N, C, H, W)` to `(N, H, W)` by signed sum, sum of magnitudes, Euclidean norm or maximum."""
+    if how == "sum":
+        return attributions.sum(1)
+    if how == "abs_sum":
+        return attributions.abs().sum(1)
+    if how == "l2":
+        return attributions.norm(dim=1)
+    if how == "max":
+        return attributions.amax(1)
+    raise UserError(f"unknown channel reduction {how!r}: expected sum, abs_sum, l2 or max")
+
+
+def descending_ranks(values: Tensor, keys: Tensor) -> Tensor:
+    """Rank of each unit, 0 for the largest value: `(N, d)`; ties fall as a hash of (key, unit) says.
+
+    `keys (N,)` come from `Batch.keys`, so a tie is broken the same way in every batch, and never by raster order.
+    """
+    shuffle = randomness.uniform(keys, values.shape[1]).sort(1, stable=True).indices
+    order = shuffle.gather(1, values.gather(1, shuffle).sort(1, descending=True, stable=True).indices)
+    places = torch.arange(values.shape[1], device=values.device).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, places)
+
+
+def average_ranks(values: Tensor) -> Tensor:
+    """Ascending ranks along the last dimension, tied values sharing the mean of theirs (Spearman's convention)."""
+    ordered = values.sort(-1).values
+    first = torch.searchsorted(ordered, values.contiguous(), right=False)
+    last = torch.searchsorted(ordered, values.contiguous(), right=True)
+    return (first + last - 1).to(torch.float64) / 2

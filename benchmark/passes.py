@@ -1,0 +1,119 @@
+"""Passes through a model: in chunks that fit, counted, without a trace left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from benchmark.errors import UserError
+
+Score = Literal["prob", "logit", "logodds"]
+Result = TypeVar("Result")
+
+
+@dataclass
+class Passes:
+    """How many images went forward through a model, and backward from its output."""
+
+    forwards: int = 0
+    backwards: int = 0
+
+
+@contextmanager
+def counted(model: nn.Module) -> Iterator[Passes]:
+    """Count the passes of `model` and of copies made of it meanwhile. A backward that stops at a layer counts as one."""
+    passes = Passes()
+
+    def count(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        passes.forwards += len(output)
+        if output.requires_grad:
+            output.register_hook(backward)
+
+    def backward(gradient: Tensor) -> None:
+        passes.backwards += len(gradient)
+
+    handle = model.register_forward_hook(count)
+    try:
+        yield passes
+    finally:
+        handle.remove()
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def chunked(function: Callable[[int, int], Result], total: int, chunk: int) -> Iterator[Result]:
+    """Yield `function(start, stop)` over 0..total in steps of `chunk`; out of memory halves the step and goes on."""
+    start = 0
+    while start < total:
+        stop = min(start + chunk, total)
+        try:
+            result = function(start, stop)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            if stop - start == 1:
+                raise UserError("out of memory with a single image in a pass: use a smaller model or image") from error
+            chunk = max(1, (stop - start) // 2)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            continue
+        yield result
+        start = stop
+
+
+@torch.inference_mode()
+def logits(model: nn.Module, inputs: Tensor, chunk: int) -> Tensor:
+    """Model output `(N, K)` for `inputs (N, C, H, W)`, without gradients."""
+    return torch.cat(list(chunked(lambda start, stop: model(inputs[start:stop]), len(inputs), chunk)))
+
+
+def class_scores(logits: Tensor, targets: Tensor, score: Score = "logit") -> Tensor:
+    """Score `(N,)` of each target: its logit z, softmax probability p, or log-odds log p / (1 - p)."""
+    picked = logits.gather(1, targets.unsqueeze(1)).squeeze(1)
+    if score == "logit":
+        return picked
+    if score == "prob":
+        return logits.softmax(1).gather(1, targets.unsqueeze(1)).squeeze(1)
+    if score == "logodds":
+        others = logits.scatter(1, targets.unsqueeze(1), -torch.inf)
+        return picked - others.logsumexp(1)
+    raise UserError(f"unknown score {score!r}: expected prob, logit or logodds")
+
+
+@contextmanager
+def unchanged(model: nn.Module) -> Iterator[None]:
+    """Give the model back as it was, also when the body raises: modes a module, hooks, gradients, weights, buffers.
+
+    Raises:
+        UserError: the body changed weights or buffers; they are put back before the error is raised.
+    """
+    hook_tables = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    modes = [(module, module.training) for module in model.modules()]
+    hooks = [(getattr(module, name), dict(getattr(module, name))) for module in model.modules() for name in hook_tables]
+    wants_gradient = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    state = {name: (tensor, tensor._version, tensor.clone()) for name, tensor in model.state_dict().items()}
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for table, before in hooks:
+            table.clear()
+            table.update(before)
+        for parameter, wanted in wants_gradient:
+            parameter.requires_grad_(wanted)
+            parameter.grad = None
+        changed = [name for name, (tensor, version, _) in state.items() if tensor._version != version]
+        changed = [name for name in changed if not torch.equal(state[name][0], state[name][2])]
+        with torch.no_grad():
+            for name in changed:
+                state[name][0].copy_(state[name][2])
+    if changed:
+        raise UserError(f"it changed the model's weights or buffers ({', '.join(changed[:3])}); they were put back")

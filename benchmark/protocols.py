@@ -1,0 +1,158 @@
+"""What a plug-in looks like: the batch it is given, the method or metric it is, the scores it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from benchmark import randomness
+
+Explain = Callable[[nn.Module, "Batch"], Tensor]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images to explain, with everything about them that is frozen before any method runs.
+
+    Attributes:
+        inputs: `(N, C, H, W)`, preprocessed as the model wants.
+        targets: `(N,)` class to explain, fixed once in fp32 eval mode by the data set's rule.
+        uids: a name for each image that does not depend on its place in the batch.
+        baseline: like `inputs`; what stands for "absent", chosen in pixel space and then normalised.
+        logits: `(N, K)` model output for `inputs`.
+        baseline_logits: `(N, K)` model output for `baseline`.
+        masks: `(N, H, W)` bool, true where the object is, or None where unknown.
+        seed: of every random draw made for this batch.
+        chunk: how many images one pass through the model may hold; changes speed and memory, not scores.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    uids: tuple[str, ...]
+    baseline: Tensor
+    logits: Tensor
+    baseline_logits: Tensor
+    masks: Tensor | None = None
+    seed: int = 0
+    chunk: int = 64
+
+    def __len__(self) -> int:
+        return len(self.uids)
+
+    def keys(self, purpose: str, draws: int = 1) -> Tensor:
+        """Random keys `(N, draws)` that depend on (seed, purpose, uid, draw) alone, see `benchmark.randomness`."""
+        return randomness.keys(self.seed, purpose, self.uids, draws).to(self.inputs.device)
+
+    def to(self, device: torch.device | str) -> Batch:
+        moved = {
+            name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, **moved)
+
+    def select(self, index: list[int]) -> Batch:
+        """The images at `index`, in that order."""
+        picked = {name: value[index] for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, uids=tuple(self.uids[i] for i in index), **picked)
+
+
+@runtime_checkable
+class Method(Protocol):
+    """Explains the target class of each image of a batch by a map over its pixels.
+
+    A method is a frozen dataclass: its fields are its options, and nothing is remembered between calls.
+    The class attributes are facts that tables and metrics use:
+
+        version: raised with every change that moves a number.
+        kind: what it yields; the sweep pairs it with metrics of the same kind.
+        role: `method`, or `null` (knows nothing of the model) or `oracle` (knows the truth).
+        class_agnostic: the map does not depend on the target.
+        has_baseline: the map claims to account for f(x) - f(baseline), so completeness applies.
+        stochastic: draws random numbers (always from `batch.keys`).
+        needs_gradient: differentiates the model.
+    """
+
+    version: ClassVar[str] = "1"
+    kind: ClassVar[str] = "attribution"
+    role: ClassVar[str] = "method"
+    class_agnostic: ClassVar[bool] = False
+    has_baseline: ClassVar[bool] = False
+    stochastic: ClassVar[bool] = False
+    needs_gradient: ClassVar[bool] = False
+
+    def attribute(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Signed map `(N, C, H, W)`, or `(N, 1, H, W)` where the channels of a pixel share one value."""
+        ...
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number that a metric reports for an image, and how to read it.
+
+    Attributes:
+        name: unique within the metric; a metric of one measure calls it by its own name.
+        higher_is_better: direction, or None for a number that only describes.
+        range: smallest and largest possible value.
+        null: what a map of independent random pixels scores in expectation, where that is one known number.
+        ranked: False for evidence that must not rank methods (sanity checks, costs).
+        unit: of the number, empty for none.
+    """
+
+    name: str
+    higher_is_better: bool | None
+    range: tuple[float, float]
+    null: float | None = None
+    ranked: bool = True
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a metric found: by measure, `values (N,)`, NaN where undefined, and `curves (N, K)` where there are any."""
+
+    values: Mapping[str, Tensor]
+    curves: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Metric(Protocol):
+    """Scores the maps of a batch, image by image.
+
+    A metric is a frozen dataclass: its fields are its protocol, and they enter the key of every record.
+    The class attributes:
+
+        version: raised with every change that moves a number.
+        kind: what it scores.
+        family: the heading it stands under: faithfulness, axioms, randomisation, localisation, cost, ...
+        measures: the numbers it reports, the headline first.
+        needs: of `masks` (object masks) and `method_baseline` (a method whose map accounts for f(x) - f(baseline)).
+        per: `image`, or `cell` for one number a cell (timings).
+    """
+
+    version: ClassVar[str] = "1"
+    kind: ClassVar[str] = "attribution"
+    family: ClassVar[str] = "faithfulness"
+    measures: ClassVar[tuple[Measure, ...]]
+    needs: ClassVar[frozenset[str]] = frozenset()
+    per: ClassVar[str] = "image"
+
+    def parts(self) -> Mapping[str, Metric]:
+        """Metrics, by name, whose scores of the same maps this one combines: they are scored first and filed too."""
+        return {}
+
+    def prepare(self, model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
+        """Everything that does not depend on the method, each tensor `(N, ...)`: made once, shared by all methods."""
+        return {}
+
+    def score(
+        self, model: nn.Module, batch: Batch, attributions: Tensor, explain: Explain, prepared: Mapping[str, Any]
+    ) -> Scores:
+        """Score `attributions`.
+
+        `explain(model, batch)` explains again, for tests of randomisation and robustness. `prepared` is what
+        `prepare` returned, and the `Scores` of each of `parts` under its name.
+        """
+        ...

@@ -1,0 +1,140 @@
+"""A scored cell, filed whole or not at all: one immutable Parquet file a cell.
+
+    <root>/records/<model>/<dataset>/<method>/<metric>-<key>.parquet      rows and, in the file's metadata, everything else
+    <root>/records/<model>/<dataset>/<method>/<metric>-<key>.error.json   why a cell that was asked for has no record
+
+Resuming a sweep means asking whether the file is there; merging machines means copying files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmark.cells import Cell
+from benchmark.errors import UserError
+
+SCHEMA = pa.schema(
+    [
+        ("uid", pa.string()),
+        ("target", pa.int64()),
+        ("measure", pa.string()),
+        ("value", pa.float64()),
+        ("status", pa.string()),
+        ("curve", pa.list_(pa.float64())),
+    ]
+)
+STATUSES = ("ok", "degenerate", "invalid", "not_applicable")
+_METADATA = b"assay"
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Record:
+    """The scores of one cell.
+
+    Attributes:
+        cell: what was scored.
+        rows: a row an image and measure, columns of `SCHEMA`; `value` is NaN unless `status` is `ok`.
+        facts: `measures` (list of `protocols.Measure` as dictionaries), `family` of the metric, `role` of the method,
+            `reason` where the cell is not applicable, else None, `seconds`, `forwards` and `backwards` (images passed
+            through the model), and `environment`.
+    """
+
+    cell: Cell
+    rows: pd.DataFrame
+    facts: Mapping[str, Any]
+
+
+def record_path(root: Path, cell: Cell) -> Path:
+    parts = (_file_name(choice.name) for choice in (cell.model, cell.dataset, cell.method))
+    return Path(root, "records", *parts, f"{_file_name(cell.metric.name)}-{cell.key[:16]}.parquet")
+
+
+def error_path(root: Path, cell: Cell) -> Path:
+    return record_path(root, cell).with_suffix(".error.json")
+
+
+def exists(root: Path, cell: Cell) -> bool:
+    return record_path(root, cell).exists()
+
+
+def write(root: Path, record: Record) -> Path:
+    """File `record` unless its cell has one already, and drop the error that an earlier try left."""
+    path = record_path(root, record.cell)
+    metadata = {"format": _FORMAT, "cell": asdict(record.cell), **record.facts}
+    table = pa.Table.from_pandas(record.rows, schema=SCHEMA, preserve_index=False)
+    table = table.replace_schema_metadata({_METADATA: json.dumps(metadata, sort_keys=True).encode()})
+    if not path.exists():
+        write_whole(path, lambda temporary: pq.write_table(table, temporary))
+    with suppress(FileNotFoundError):
+        error_path(root, record.cell).unlink()
+    return path
+
+
+def read(path: Path) -> Record:
+    """The record in `path`.
+
+    Raises:
+        UserError: the file is no record, or one of a format that this version does not know.
+    """
+    try:
+        table = pq.read_table(path, partitioning=None)
+        metadata = json.loads(table.schema.metadata[_METADATA])
+    except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is no record of this project: {error}") from error
+    if metadata.pop("format") != _FORMAT:
+        raise UserError(f"{path} has a format that this version cannot read (expected {_FORMAT})")
+    return Record(Cell.from_dict(metadata.pop("cell")), table.to_pandas(), metadata)
+
+
+def read_all(root: Path) -> Iterator[Record]:
+    """Every record under `root`, in the order of their paths."""
+    return (read(path) for path in sorted(Path(root, "records").glob("*/*/*/*.parquet")))
+
+
+def write_error(root: Path, cell: Cell, reason: str) -> None:
+    """File why `cell` could not be scored; the next run tries it again."""
+    text = json.dumps({"cell": asdict(cell), "reason": reason}, indent=1)
+    write_whole(error_path(root, cell), lambda temporary: temporary.write_text(text))
+
+
+def read_errors(root: Path) -> Iterator[tuple[Cell, str]]:
+    """(cell, reason) of every cell that failed when it was last tried."""
+    for path in sorted(Path(root, "records").glob("*/*/*/*.error.json")):
+        data = json.loads(path.read_text())
+        yield Cell.from_dict(data["cell"]), data["reason"]
+
+
+def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let `write` fill a temporary file and put it in place of `path` in one step: never half a file, never a mix.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}; everything filed before is kept") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def _file_name(name: str) -> str:
+    """`name` as a folder or file name that is safe everywhere."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip(".") or "_"

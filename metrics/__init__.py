@@ -1,0 +1,1 @@
+"""Metrics of explanation quality, one file a metric or close family; `conf/metrics/*.yaml` is their only register."""
