@@ -31,8 +31,8 @@ def descending_ranks(values: Tensor, keys: Tensor) -> Tensor:
 
     `keys (N,)` come from `Batch.keys`, so a tie is broken the same way in every batch, and never by raster order.
     """
-    shuffle = randomness.uniform(keys, values.shape[1]).sort(1, stable=True).indices
-    order = shuffle.gather(1, values.gather(1, shuffle).sort(1, descending=True, stable=True).indices)
+    shuffle = randomness.uniform(keys, values.shape[1]).sort(dim=1, stable=True).indices
+    order = shuffle.gather(1, values.gather(1, shuffle).sort(dim=1, descending=True, stable=True).indices)
     places = torch.arange(values.shape[1], device=values.device).expand_as(order)
     return torch.empty_like(order).scatter_(1, order, places)
 
