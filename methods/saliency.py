@@ -1,0 +1,27 @@
+"""Saliency: how steeply the target logit changes with each pixel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from benchmark.protocols import Batch, Method
+from methods._gradients import input_gradients
+
+
+@dataclass(frozen=True)
+class Saliency(Method):
+    """`max_c |d z_t / d x_c|`: magnitude of the gradient, largest over channels; `(N, 1, H, W)`, never negative.
+
+    Source: Simonyan, Vedaldi & Zisserman 2013, arXiv:1312.6034.
+
+    Example:
+        >>> Saliency().attribute(model, batch).shape  # doctest: +SKIP
+        torch.Size([32, 1, 224, 224])
+    """
+
+    needs_gradient = True
+
+    def attribute(self, model: nn.Module, batch: Batch) -> Tensor:
+        return input_gradients(model, batch.inputs, batch.targets, batch.chunk).abs().amax(1, keepdim=True)
