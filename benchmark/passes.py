@@ -71,7 +71,8 @@ def chunked(function: Callable[[int, int], Result], total: int, chunk: int) -> I
 @torch.inference_mode()
 def logits(model: nn.Module, inputs: Tensor, chunk: int) -> Tensor:
     """Model output `(N, K)` for `inputs (N, C, H, W)`, without gradients."""
-    return torch.cat(list(chunked(lambda start, stop: model(inputs[start:stop]), len(inputs), chunk)))
+    # A copy, because a model that begins with an in-place operation would change the caller's images.
+    return torch.cat(list(chunked(lambda start, stop: model(inputs[start:stop].clone()), len(inputs), chunk)))
 
 
 def class_scores(logits: Tensor, targets: Tensor, score: Score = "logit") -> Tensor:
