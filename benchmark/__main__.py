@@ -1,0 +1,63 @@
+"""`python -m benchmark`: compose the sweep, run its jobs, print the leaderboard."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+
+from benchmark import choices
+from benchmark.errors import UserError
+
+
+def main(arguments: list[str]) -> int:
+    """Run the sweep that `arguments` describe; the exit code is 0 only if every cell asked for has a record."""
+    if {"-h", "--help"} & set(arguments):
+        print(choices.help_page())
+        return 0
+    traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1" or "debug=true" in arguments
+    try:
+        choices.check(arguments)
+        return _sweep()
+    except KeyboardInterrupt:
+        print("interrupted: what was computed is filed; the same command goes on from there", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if traceback_wanted:
+            raise
+        print(f"error: {_sentence(error)}", file=sys.stderr)
+        return 2
+
+
+def _sweep() -> int:
+    # Both must stand before torch is imported: spinning threads beside a busy core cost a factor of 20, and the
+    # profiler that measures memory would log to stderr.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    import hydra
+    from omegaconf import DictConfig
+
+    from benchmark.run import SWEEP
+
+    @hydra.main(version_base="1.3", config_path=str(choices.CONF), config_name="config")
+    def job(config: DictConfig) -> None:
+        SWEEP.job(config)
+
+    job()
+    return SWEEP.finish()
+
+
+def _sentence(error: Exception) -> str:
+    """One sentence for a mistake, from us or from Hydra."""
+    if isinstance(error, UserError):
+        return str(error)
+    text = str(error).strip() or type(error).__name__
+    if match := re.search(r"Could not override '([\w.]+)'", text):
+        key = match.group(1)
+        return f"{key} is no option of what was chosen: see conf/{key.split('.')[0]}/ or python -m benchmark --help"
+    return " ".join(text.split())
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,89 @@
+"""From a config to an object, and from the object to the choice that names it: the only place that instantiates."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Collection
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra.utils
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from benchmark.cells import Choice
+from benchmark.errors import UserError
+
+OURS = frozenset({"benchmark", "methods", "metrics"})
+
+
+def build(config: DictConfig, trusted: Collection[str] = ()) -> Any:
+    """The object that `config` describes by `_target_` and its arguments.
+
+    Args:
+        trusted: top-level modules, beside the project's own, that `_target_` may name.
+
+    Raises:
+        UserError: the target is not trusted, does not exist or refuses its arguments.
+    """
+    try:
+        target = str(config._target_)
+    except MissingMandatoryValue:
+        group = config._get_full_key(None) or "methods"
+        raise UserError(f"{group}=custom needs the class to use: {group}._target_=my_module.MyClass") from None
+    module = target.split(".")[0]
+    if module not in OURS | set(trusted):
+        raise UserError(
+            f"_target_ {target} is outside this project: name it on the command line, "
+            f"or add trust=[{module}] if you mean to run that code"
+        )
+    try:
+        return hydra.utils.instantiate(config, _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, UserError):
+            raise cause from None
+        raise UserError(f"cannot build {target}: {_first_line(cause or error)}") from error
+    except OmegaConfBaseException as error:
+        raise UserError(f"cannot build {target}: {_first_line(error)}") from error
+
+
+def choose(name: str, plugin: Any, config: DictConfig | None = None) -> Choice:
+    """The choice of `plugin`: every option of its class with the value it has, those left to their default included.
+
+    `config` is what it was built from; a dataclass does without. A class from outside the project adds a hash of its
+    file to its version, so an edited method never meets the records of its former self.
+    """
+    if is_dataclass(plugin):
+        options = {field.name: getattr(plugin, field.name) for field in fields(plugin)}
+    else:
+        given = OmegaConf.to_container(config, resolve=True) if config is not None else {}
+        assert isinstance(given, dict)
+        bound = inspect.signature(type(plugin)).bind(**{str(k): v for k, v in given.items() if k != "_target_"})
+        bound.apply_defaults()
+        options = dict(bound.arguments)
+    try:
+        params = json.loads(json.dumps(options, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"options of {type(plugin).__name__} must be plain numbers, strings and lists: {error}") from None
+    version = str(plugin.version)
+    if type(plugin).__module__.split(".")[0] not in OURS:
+        version += "+" + hashlib.sha256(Path(inspect.getfile(type(plugin))).read_bytes()).hexdigest()[:12]
+    return Choice(name, params, version)
+
+
+def require(plugin: Any, protocol: type, needed: str) -> None:
+    """Refuse an object that is not what its place in the config asks for."""
+    if not isinstance(plugin, protocol):
+        raise UserError(
+            f"{type(plugin).__module__}.{type(plugin).__qualname__} is no {protocol.__name__.lower()}: "
+            f"inherit from benchmark.protocols.{protocol.__name__} and define {needed}"
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

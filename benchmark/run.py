@@ -1,0 +1,226 @@
+"""The Hydra job, one model x data set x method, and the sweep that its jobs belong to."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import sys
+import traceback
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from benchmark import figures, leaderboard, plugins, records, subjects
+from benchmark.cells import Choice
+from benchmark.errors import UserError
+from benchmark.evaluate import Evaluation, Outcome, describe
+from benchmark.gallery import Gallery
+from benchmark.progress import Progress
+from benchmark.protocols import Method, Metric
+from benchmark.subjects import Subject
+from benchmark.tracking import Tracking
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+class Sweep:
+    """What outlives a job: the subject in memory, what became of every cell, and where it all goes."""
+
+    def __init__(self) -> None:
+        self.jobs = 1
+        self.progress: Progress | None = None
+        self.root = Path("results")
+        self.folder = Path()
+        self.outcomes: list[Outcome] = []
+        self.problems: list[str] = []
+        self.pairs: list[tuple[Choice, Choice]] = []
+        self.tracking: Tracking | None = None
+        self.drawn: list[Path] = []
+        self._loaded: tuple[str, Subject | UserError] | None = None
+        self._gallery: Gallery | None = None
+
+    def job(self, config: DictConfig) -> None:
+        """Score one method on one subject with every metric that has no record yet. Never raises for one cell's sake."""
+        if self.progress is None:
+            self.root, self.folder = Path(config.results), Path(HydraConfig.get().runtime.output_dir).parent
+            self.progress = Progress(self.jobs)
+            _prepare_torch(config)
+        chosen = HydraConfig.get().runtime.choices
+        with self.progress.job(f"{chosen['models']} × {chosen['datasets']} × {chosen['methods']}") as notes:
+            try:
+                outcomes = self._score(config, chosen)
+            except UserError as error:
+                if config.debug:
+                    traceback.print_exc()
+                notes.append(self._problem(str(error)))
+                return
+            counts = Counter(outcome.status for outcome in outcomes)
+            notes.append(", ".join(f"{count} {status}" for status, count in counts.items()))
+        self._explain_failures(outcomes)
+
+    def _score(self, config: DictConfig, chosen: DictConfig) -> list[Outcome]:
+        assert self.progress is not None
+        trusted = _trusted(config)
+        subject = self._subject(config, trusted)
+        with open_dict(config):
+            config.models.layer = subject.model.layer
+        method = plugins.build(config.methods, trusted)
+        plugins.require(method, Method, "attribute(model, batch)")
+        name = _name(str(chosen["methods"]), method)
+        evaluation = Evaluation(
+            self.root, subject, plugins.choose(name, method, config.methods), method, self.progress
+        )
+        outcomes = list(evaluation.run(_metrics(config, trusted), config.debug))
+        self.outcomes += outcomes
+        assert self._gallery is not None
+        self._gallery.add(evaluation, outcomes)
+        self._track(config, evaluation, outcomes)
+        return outcomes
+
+    def _subject(self, config: DictConfig, trusted: set[str]) -> Subject:
+        """The subject of the job: loaded once for all methods, and refused once for all."""
+        settings = [config.models, config.datasets, config.seed, config.device, config.batch_size, config.chunk]
+        identity = OmegaConf.to_yaml(OmegaConf.create({"settings": settings}), resolve=True)
+        if self._loaded is None or self._loaded[0] != identity:
+            self.draw()
+            self._loaded = None
+            try:
+                self._loaded = (identity, subjects.load(config, trusted))
+            except UserError as error:
+                self._loaded = (identity, error)
+        subject = self._loaded[1]
+        if isinstance(subject, UserError):
+            raise subject
+        if self._gallery is None:
+            self._gallery = Gallery(self.root, subject)
+            self.pairs.append((subject.model_choice, subject.dataset_choice))
+        return subject
+
+    def draw(self) -> None:
+        """Draw the figures of the subject in memory."""
+        if self._gallery is not None:
+            self.drawn += self._gallery.draw()
+            self._gallery = None
+
+    def _track(self, config: DictConfig, evaluation: Evaluation, outcomes: list[Outcome]) -> None:
+        if self.tracking is None:
+            self.tracking = plugins.build(config.tracking)
+        if any(outcome.status == "computed" for outcome in outcomes):
+            cells = [outcome.cell for outcome in outcomes if outcome.status != "failed"]
+            found = [records.read(records.record_path(self.root, cell)) for cell in cells]
+            self._tracked(lambda tracking: tracking.log_group(self.folder, self.folder.name, found))
+
+    def _tracked(self, log: Any) -> None:
+        """Tracking must cost no record: what goes wrong is said, once, and the sweep goes on."""
+        assert self.tracking is not None
+        try:
+            log(self.tracking)
+        except UserError as error:
+            self._problem(f"tracking: {error}")
+
+    def _problem(self, sentence: str) -> str:
+        if sentence not in self.problems:
+            self.problems.append(sentence)
+            self._say(f"error: {sentence}")
+        return "failed"
+
+    def _explain_failures(self, outcomes: list[Outcome]) -> None:
+        """One line a reason, not one a cell."""
+        failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+        for reason in dict.fromkeys(outcome.reason for outcome in failed):
+            cells = [outcome.cell for outcome in failed if outcome.reason == reason]
+            where = f"{cells[0].method.name} on {cells[0].model.name} × {cells[0].dataset.name}"
+            names = ", ".join(cell.metric.name for cell in cells)
+            self._say(f"error: {where}: {reason} (no record of {names})")
+
+    def _say(self, line: str) -> None:
+        if self.progress is not None:
+            self.progress.say(line)
+        else:
+            print(line, file=sys.stderr)
+
+    def finish(self) -> int:
+        """Draw, write and print the tables, log them; the exit code: 0 only if every cell asked for has a record."""
+        self.draw()
+        if self.progress is not None:
+            self.progress.close()
+        if self.pairs:
+            print(leaderboard.report(self.root, self.pairs))
+            print(f"\nrecords {self.root / 'records'}   tables {self.root / 'tables'}   figures {self.root / 'figures'}")
+            self._log_leaderboard()
+        failed = sum(outcome.status == "failed" for outcome in self.outcomes)
+        if failed:
+            print(f"error: {failed} of {len(self.outcomes)} cells have no record", file=sys.stderr)
+        return 1 if failed or self.problems else 0
+
+    def _log_leaderboard(self) -> None:
+        if self.tracking is None:
+            return
+        everything = records.read_all(self.root)
+        found = [record for record in everything if (record.cell.model, record.cell.dataset) in self.pairs]
+        tables = leaderboard.tables(found)
+        self._tracked(
+            lambda tracking: tracking.log_leaderboard(
+                self.folder, self.folder.name, found, tables, self.drawn, self.root
+            )
+        )
+
+
+SWEEP = Sweep()
+
+
+class Plan(Callback):
+    """Tells the sweep how many jobs are to come, before the first of them starts."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        swept = [f"{key}={value}" for key, value in config.hydra.sweeper.params.items()]
+        parsed = OverridesParser.create().parse_overrides([*swept, *config.hydra.overrides.task])
+        SWEEP.jobs = sum(map(len, BasicSweeper.split_arguments(parsed, None)))
+
+
+def _metrics(config: DictConfig, trusted: set[str]) -> dict[str, tuple[Choice, Metric]]:
+    """The metrics of a job, by name."""
+    if "_target_" in config.metrics:
+        raise UserError("a file of conf/metrics must have '# @package metrics.<its name>' among its first lines")
+    found = {}
+    for key, settings in config.metrics.items():
+        metric = plugins.build(settings, trusted)
+        plugins.require(metric, Metric, "measures and score(model, batch, attributions, explain, prepared)")
+        name = _name(str(key), metric)
+        found[name] = (plugins.choose(name, metric, settings), metric)
+    return found
+
+
+def _name(chosen: str, plugin: object) -> str:
+    """What a choice is called in tables: a `custom` one by its class."""
+    if chosen != "custom":
+        return chosen
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(plugin).__name__).lower()
+
+
+def _trusted(config: DictConfig) -> set[str]:
+    """Top-level modules that the user names on the command line or in `trust`."""
+    named = [override.partition("=") for override in HydraConfig.get().overrides.task]
+    return {value.strip("'\"").split(".")[0] for key, _, value in named if key.endswith("_target_")} | set(config.trust)
+
+
+def _prepare_torch(config: DictConfig) -> None:
+    """Numbers that do not depend on the mood of a GPU, threads as asked for, and no foreign package in our place."""
+    for name in ("methods", "metrics"):
+        spec = importlib.util.find_spec(name)
+        if spec is None or Path(os.path.realpath(spec.origin or "")).parent.parent != PROJECT:
+            where = spec.origin if spec else "nowhere"
+            raise UserError(f"Python finds the package {name} at {where}, expected {PROJECT / name}: run from elsewhere")
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True

@@ -1,0 +1,173 @@
+"""A subject: one model on one data set, its batches frozen, with the choices that name it in every record."""
+
+from __future__ import annotations
+
+import platform
+import socket
+import subprocess
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from benchmark import __version__, models
+from benchmark.batches import freeze
+from benchmark.cells import Choice
+from benchmark.datasets import Dataset, Item
+from benchmark.errors import UserError
+from benchmark.models import Model
+from benchmark.plugins import build, choose
+from benchmark.protocols import Batch
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What methods explain.
+
+    Attributes:
+        batches: the images in order, on the CPU.
+        device: where the model is and batches go to be explained.
+        device_name: of the hardware, for the key of timings.
+        seed: of every random draw.
+        environment: what the scores were computed with, for the records.
+    """
+
+    model: Model
+    dataset: Dataset
+    model_choice: Choice
+    dataset_choice: Choice
+    batches: tuple[Batch, ...]
+    device: torch.device
+    device_name: str
+    seed: int
+    environment: Mapping[str, Any]
+
+
+def load(config: DictConfig, trusted: Collection[str] = ()) -> Subject:
+    """The subject of a job's `config`: its `models` and `datasets`, `seed`, `device`, `batch_size` and `chunk`.
+
+    Raises:
+        UserError: the model or data set cannot be had, or the two do not fit.
+    """
+    device = resolve_device(config.device)
+    dataset: Dataset = build(config.datasets, trusted)
+    model: Model = build(config.models, trusted)
+    models.check(model, dataset)
+    model.network.to(device)
+    items = [dataset[index] for index in range(len(dataset))]
+    height, width = model.size[1:]
+    chunk = automatic_chunk(device, height * width) if config.chunk == "auto" else int(config.chunk)
+    starts = range(0, len(items), config.batch_size)
+    return Subject(
+        model=model,
+        dataset=dataset,
+        model_choice=_model_choice(model),
+        dataset_choice=_dataset_choice(dataset),
+        batches=tuple(
+            _batch(model, dataset, items[at : at + config.batch_size], config.seed, chunk, device) for at in starts
+        ),
+        device=device,
+        device_name=device_name(device),
+        seed=config.seed,
+        environment=_environment(device),
+    )
+
+
+def _model_choice(model: Model) -> Choice:
+    """The weights' hash is the version: the same network from a hub or a file is the same choice."""
+    params = {"size": list(model.size), "mean": list(model.mean), "std": list(model.std), "transform": str(model.transform)}
+    return Choice(model.name, params, model.weights[:16])
+
+
+def _dataset_choice(dataset: Dataset) -> Choice:
+    """Where a folder lies is no part of what it holds: the fingerprint stands for its files."""
+    choice = choose(dataset.name, dataset)
+    params = {name: value for name, value in choice.params.items() if name not in ("root", "name")}
+    return Choice(choice.name, {**params, "fingerprint": dataset.fingerprint}, choice.version)
+
+
+def _batch(model: Model, dataset: Dataset, items: list[Item], seed: int, chunk: int, device: torch.device) -> Batch:
+    pixels = torch.stack([model.pixels(item.image) for item in items])
+    labels = [item.label for item in items]
+    masks = [item.mask for item in items]
+    return freeze(
+        model.network,
+        pixels.to(device),
+        [item.uid for item in items],
+        normalise=model.normalise,
+        labels=None if None in labels else torch.tensor(labels),
+        masks=None if any(mask is None for mask in masks) else _stack(masks),
+        explain=dataset.explain,
+        baseline=dataset.baseline,
+        seed=seed,
+        chunk=chunk,
+    ).to("cpu")
+
+
+def _stack(masks: list[Tensor | None]) -> Tensor:
+    return torch.stack([mask for mask in masks if mask is not None])
+
+
+def resolve_device(name: str) -> torch.device:
+    """The torch device called `name`; `auto` is the first GPU where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device={name} cannot be used ({reason}): expected auto, cpu, cuda or cuda:N") from None
+    return device
+
+
+def automatic_chunk(device: torch.device, pixels: int) -> int:
+    """Images of `pixels` pixels in one pass: few on a CPU, where small passes are fastest, many on a GPU.
+
+    A rule and not a trial, so that a run that is resumed computes the same digits.
+    """
+    budget = (512 if device.type == "cuda" else 8) * 224 * 224
+    return min(1024, max(1, budget // pixels))
+
+
+def device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_processor()}, {torch.get_num_threads()} threads"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _environment(device: torch.device) -> dict[str, Any]:
+    return {
+        "assay": __version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": device_name(device),
+        "dtype": "float32",
+        "host": socket.gethostname(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _commit() -> str | None:
+    """Commit of the code, with a mark if files differ from it; None outside a git checkout."""
+    folder = Path(__file__).parent
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
