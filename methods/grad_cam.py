@@ -42,12 +42,12 @@ class GradCAM(Method):
 
     def attribute(self, model: nn.Module, batch: Batch) -> Tensor:
         size = (batch.inputs.shape[2], batch.inputs.shape[3])
-        prefix = prefix_tokens(model)
+        layer, prefix = layer_of(model, self.layer), prefix_tokens(model)
 
         def part(start: int, stop: int) -> Tensor:
-            outputs.clear()
-            # A copy, because a model may begin with an in-place operation.
-            logits = model(batch.inputs[start:stop].clone())
+            with leaf_at(layer) as outputs:
+                # A copy, because a model may begin with an in-place operation.
+                logits = model(batch.inputs[start:stop].clone())
             score = passes.class_scores(logits, batch.targets[start:stop]).sum()
             gradient = None
             if outputs and score.requires_grad:
@@ -60,5 +60,5 @@ class GradCAM(Method):
             cam = (weights * spatial(outputs[-1].detach(), size, prefix)).sum(1, keepdim=True)
             return nn.functional.interpolate(cam.relu() if self.relu else cam, size, mode="bilinear")
 
-        with torch.enable_grad(), leaf_at(layer_of(model, self.layer)) as outputs:
+        with torch.enable_grad():
             return torch.cat(list(passes.chunked(part, len(batch), batch.chunk)))

@@ -180,15 +180,15 @@ def test_smoothgrad_of_a_quadratic_is_its_gradient():
     matrix = torch.randn(6, 6, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     matrix = matrix + matrix.T
     model = Function(lambda x: 0.5 * ((x @ matrix) * x).sum(1))
-    batch = batch_of(model, images(3, (1, 6), channels=1))
-    samples, noise = 4000, 0.2
+    batch = batch_of(model, images(60, (1, 6), channels=1))
+    samples, noise = 500, 0.2
     found = SmoothGrad(samples, noise).attribute(model, batch).flatten(1)
     x = batch.inputs.flatten(1)
     width = noise * (x.amax(1, keepdim=True) - x.amin(1, keepdim=True))
     error = width * matrix.norm(dim=1) / samples**0.5  # the gradient at x + e is A x + A e
     z = (found - x @ matrix) / error
-    assert z.abs().max() < 4
-    assert 0.5 < z.square().mean() < 2  # the noise has the width it should have
+    assert z.abs().max() < 5
+    assert 0.7 < z.square().mean() < 1.4  # the noise has the width it should have
 
 
 # Occlusion and RISE --------------------------------------------------------------------------------------------------
@@ -280,8 +280,10 @@ def test_grad_cam_ignores_the_in_place_relu_behind_the_layer(layer):
     assert expected.std() > 0
 
 
-def test_grad_cam_on_vision_transformer_tokens():
-    options = {"img_size": 64, "patch_size": 8, "embed_dim": 64, "depth": 2, "num_heads": 4, "num_classes": 6}
+@pytest.mark.parametrize(("grid", "registers"), [(8, 0), (4, 9)])  # 1 + 9 + 16 tokens could also be 1 + 25
+def test_grad_cam_on_vision_transformer_tokens(grid, registers):
+    options = {"img_size": 64, "embed_dim": 64, "depth": 2, "num_heads": 4, "num_classes": 6}
+    options |= {"patch_size": 64 // grid, "reg_tokens": registers}
     model = ready(timm.create_model("vit_tiny_patch16_224", **options))
     batch = batch_of(model, images(2, (64, 64)))
     kept = []
@@ -290,11 +292,13 @@ def test_grad_cam_on_vision_transformer_tokens():
         score = passes.class_scores(model(batch.inputs.clone().requires_grad_()), batch.targets).sum()
     handle.remove()
     (gradient,) = torch.autograd.grad(score, kept[0])
-    weights = gradient[:, 1:].mean(1, keepdim=True)
-    cam = (weights * kept[0][:, 1:]).sum(2).relu().view(2, 1, 8, 8)
+    weights = gradient[:, 1 + registers :].mean(1, keepdim=True)
+    cam = (weights * kept[0][:, 1 + registers :]).sum(2).relu().view(2, 1, grid, grid)
     expected = nn.functional.interpolate(cam, (64, 64), mode="bilinear").detach()
     assert expected.std() > 0
     torch.testing.assert_close(GradCAM("blocks.1.norm1").attribute(model, batch), expected, **EXACT)
+    wrapped = nn.Sequential(nn.Identity(), model)
+    torch.testing.assert_close(GradCAM("1.blocks.1.norm1").attribute(wrapped, batch), expected, **EXACT)
 
 
 def test_grad_cam_on_channels_last_layer():
@@ -343,6 +347,7 @@ def test_grad_cam_on_swin():
         ((2, 196, 5), (224, 224), 1, (2, 5, 14, 14)),
         ((2, 261, 5), (224, 224), 0, (2, 5, 16, 16)),
         ((2, 33, 5), (64, 128), 1, (2, 5, 4, 8)),
+        ((2, 26, 5), (64, 64), 10, (2, 5, 4, 4)),
     ],
 )
 def test_spatial_form_of_any_architecture(shape, size, prefix, expected):
@@ -368,11 +373,18 @@ def test_grad_cam_names_the_flat_layer(layer):
         GradCAM(layer).attribute(model, batch_of(model, images()))
 
 
-def test_grad_cam_on_a_layer_that_does_not_run():
-    model = ready(Tiny())
-    model.spare = nn.Conv2d(3, 3, 1).double().requires_grad_(False)
-    with pytest.raises(NotApplicable, match="does not depend on layer 'spare'"):
-        GradCAM("spare").attribute(model, batch_of(model, images()))
+@pytest.mark.parametrize("frozen", [True, False])
+def test_grad_cam_on_a_layer_that_does_not_matter(frozen):
+    class Aside(Tiny):
+        def forward(self, x):
+            self.one(x)
+            return nn.functional.conv2d(x, self.head.weight.view(5, 7, 1, 1)[:, :3]).mean((2, 3))
+
+    model = ready(Aside()).requires_grad_(not frozen)
+    batch = batch_of(model, images())
+    for layer in ("one", "two"):  # one runs for nothing, two does not run
+        with pytest.raises(NotApplicable, match=f"does not depend on layer '{layer}'"):
+            GradCAM(layer).attribute(model, batch)
 
 
 def test_unknown_layer_names_close_ones():
@@ -477,8 +489,9 @@ def test_blurred_random_is_blurred_by_its_sigma():
         expected = torch.tensor(-(distance**2) / 64.0).exp().item()
         for axis in (2, 3):
             shifted = noise.narrow(axis, distance, 40 - distance)
-            found = (noise.narrow(axis, 0, 40 - distance) * shifted).mean().item()
-            assert found == pytest.approx(expected, abs=0.05)
+            products = noise.narrow(axis, 0, 40 - distance) * shifted
+            assert products.mean().item() == pytest.approx(expected, abs=0.05)
+            assert products.select(axis, 0).mean().item() == pytest.approx(expected, abs=0.05)  # also at the border
 
 
 def test_ground_truth_is_the_mask():
