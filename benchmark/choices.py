@@ -17,8 +17,8 @@ def choices(group: str, folders: Sequence[Path] = (CONF,)) -> dict[str, str]:
     found = {}
     for folder in folders:
         for path in sorted((folder / group).glob("*.yaml")):
-            first = path.read_text().partition("\n")[0]
-            found[path.stem] = first.removeprefix("#").strip() if first.startswith("#") else ""
+            comments = [line[1:].strip() for line in path.read_text().splitlines() if line.startswith("#")]
+            found[path.stem] = next((text for text in comments if not text.startswith("@")), "")
     return found
 
 

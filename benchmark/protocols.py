@@ -84,7 +84,7 @@ class Method(Protocol):
     needs_gradient: ClassVar[bool] = False
 
     def attribute(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Signed map `(N, C, H, W)`, or `(N, 1, H, W)` where the channels of a pixel share one value."""
+        """Signed map `(N, C, H, W)`, or `(N, 1, H, W)` with one value a pixel that stands for all its channels together."""
         ...
 
 

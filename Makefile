@@ -1,0 +1,28 @@
+PYTHON ?= python3
+BIN = .venv/bin
+
+.PHONY: run test lint bench slow
+
+run: .venv/ready                ## the default sweep: leaderboard, records, tables, figures
+	$(BIN)/python -m benchmark
+
+test: .venv/ready               ## the tests that need neither a GPU nor minutes
+	$(BIN)/python -m pytest
+
+lint: .venv/ready               ## style and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: .venv/ready              ## time against the bare passes through the model
+	$(BIN)/python -m pytest -m speed --benchmark-columns=median,iqr,rounds
+
+slow: .venv/ready               ## retrain the small CNN from scratch
+	$(BIN)/python -m pytest -m slow
+
+# torch and torchvision come in one command, so that their builds fit each other.
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet -e ".[dev]"
+	touch $@

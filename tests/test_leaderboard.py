@@ -1,0 +1,533 @@
+"""From records to tables: labels that never mix, numbers that can be checked, texts that a reader understands."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmark import leaderboard, records
+from benchmark.cells import Cell, Choice
+from benchmark.errors import UserError
+from benchmark.leaderboard import frame, labels, markdown, report, summarise, terminal, write_tables
+from benchmark.protocols import Measure
+from benchmark.records import Record
+from benchmark.statistics import bootstrap_interval, rank_groups
+
+INFINITY = math.inf
+METRICS: dict[str, tuple[str, list[Measure]]] = {
+    "completeness": (
+        "axioms",
+        [Measure("absolute", False, (0, INFINITY)), Measure("relative", False, (0, INFINITY))],
+    ),
+    "deletion": ("faithfulness", [Measure("deletion", False, (0, 1))]),
+    "infidelity": (
+        "faithfulness",
+        [Measure("beta_1", False, (0, INFINITY)), Measure("beta_optimal", False, (0, INFINITY))],
+    ),
+    "insertion": ("faithfulness", [Measure("insertion", True, (0, 1))]),
+    "parameter_randomisation": (
+        "randomisation",
+        [Measure(name, None, (-1, 1), ranked=False) for name in ("spearman_abs", "spearman", "ssim", "gap")],
+    ),
+    "pointing_game": ("localisation", [Measure("pointing_game", True, (0, 1))]),
+    "relevance_mass": ("localisation", [Measure("relevance_mass", True, (0, 1))]),
+    "srg": ("faithfulness", [Measure("srg", True, (-1, 1), null=0.0)]),
+    "throughput": (
+        "cost",
+        [
+            Measure("images_per_second", True, (0, INFINITY), ranked=False, unit="1/s"),
+            *(Measure(name, False, (0, INFINITY), ranked=False, unit="ms") for name in ("latency_p50", "latency_p95")),
+            Measure("peak_memory", False, (0, INFINITY), ranked=False, unit="MiB"),
+            Measure("energy", False, (0, INFINITY), ranked=False, unit="J/image"),
+            *(
+                Measure(name, False, (0, INFINITY), ranked=False, unit="passes/image")
+                for name in ("forwards", "backwards")
+            ),
+        ],
+    ),
+}
+METHODS = {
+    "grad_cam": 0.30,
+    "input_x_gradient": 0.15,
+    "integrated_gradients": 0.22,
+    "occlusion": 0.34,
+    "rise": 0.32,
+    "saliency": 0.12,
+    "smoothgrad": 0.14,
+}
+NULLS = {"blurred_random": 0.0, "centre_prior": 0.1, "constant": 0.0, "intensity": 0.1, "random": 0.0, "sobel": 0.03}
+
+
+def cell(method: Choice | str, metric: Choice | str = "srg", **changes: Any) -> Cell:
+    """A cell on one model and data set, with names for choices without options."""
+    axes = {"model": "small_cnn", "dataset": "shapes", "method": method, "metric": metric} | changes
+    chosen = {
+        name: Choice(value) if isinstance(value, str) and name != "device" else value for name, value in axes.items()
+    }
+    return Cell(**chosen)
+
+
+def record(
+    of: Cell,
+    values: dict[str, Any],
+    status: dict[str, list[str]] | None = None,
+    role: str = "method",
+    reason: str | None = None,
+) -> Record:
+    """A record with `values` by measure, an entry an image, NaN filed as degenerate unless `status` says otherwise."""
+    family, measures = METRICS[of.metric.name]
+    rows = []
+    for name, scores in values.items():
+        for index, value in enumerate(scores):
+            state = status[name][index] if status else ("ok" if np.isfinite(value) else "degenerate")
+            uid = "-" if family == "cost" else f"image{index:04d}"
+            rows.append((uid, index % 10, name, float(value), state, None))
+    facts = {"measures": [asdict(measure) for measure in measures], "family": family, "role": role, "reason": reason}
+    return Record(of, pd.DataFrame(rows, columns=records.SCHEMA.names), facts)
+
+
+def sweep(
+    root: Path, model: str = "small_cnn", dataset: str = "shapes", images: int = 64, pace: float = 1.0, every: int = 1
+) -> None:
+    """File records of realistic shape, of `every` n-th method; `pace` scales the timings and nothing else."""
+    rng = np.random.default_rng(0)
+    difficulty = rng.normal(0, 0.12, images)
+    rows = [(name, skill, "method") for name, skill in METHODS.items()]
+    rows += [(name, skill, "null") for name, skill in NULLS.items()] + [("ground_truth", 0.4, "oracle")]
+    for method, skill, role in rows[::every]:
+        for metric, (family, measures) in METRICS.items():
+            of = cell(method, metric, model=model, dataset=dataset, device="cpu" if family == "cost" else None)
+            noise = {measure.name: difficulty + rng.normal(0, 0.08, images) for measure in measures}
+            if family == "cost":
+                values = {name: [pace * 37.123 * (1 + len(name)) * (1 + skill) ** 9] for name in noise}
+                values["energy"] = [math.nan]
+                status = {name: ["not_applicable" if name == "energy" else "ok"] for name in values}
+                records.write(root, record(of, values, status, role))
+                continue
+            if metric == "completeness" and method not in ("integrated_gradients", "input_x_gradient", "occlusion"):
+                empty = {name: [math.nan] * images for name in noise}
+                status = {name: ["not_applicable"] * images for name in noise}
+                reason = "the method makes no claim to account for f(x) - f(baseline)"
+                records.write(root, record(of, empty, status, role, reason))
+                continue
+            values = {name: skill + draws for name, draws in noise.items()}
+            if metric in ("deletion", "infidelity", "completeness"):
+                values = {name: np.abs(0.5 - draws) for name, draws in values.items()}
+            if metric == "infidelity":
+                values["beta_1"] = np.exp(8 * values["beta_1"])
+            if metric == "pointing_game":
+                values = {"pointing_game": (values["pointing_game"] > 0.2).astype(float)}
+            if metric == "parameter_randomisation" and method == "constant":
+                values = {name: [math.nan] * images for name in values}
+            elif metric == "parameter_randomisation" and method == "rise":
+                values["ssim"] = np.r_[[math.nan] * 2, values["ssim"][2:]]
+            records.write(root, record(of, values, role=role))
+
+
+def summary_of(*found: Record, errors: Any = ()) -> pd.DataFrame:
+    return summarise(frame(found, errors))
+
+
+def row_of(summary: pd.DataFrame, method: str, column: str) -> pd.Series:
+    rows = summary[(summary["method"] == method) & (summary["column"] == column)]
+    assert len(rows) == 1
+    return rows.iloc[0]
+
+
+# --- labels ---
+
+
+def labels_of(axis: str, *choices: Choice) -> list[str]:
+    cells = [cell("saliency", **{axis: choice}) if axis != "method" else cell(choice) for choice in choices]
+    found = labels(cells)
+    return [found[axis, leaderboard.identity(one, axis)] for one in cells]
+
+
+@pytest.mark.parametrize("axis", ["model", "dataset", "method", "metric"])
+def test_choices_of_one_name_are_told_apart_by_what_differs(axis: str) -> None:
+    small, large = Choice("rise", {"masks": 512, "p": 0.5}), Choice("rise", {"masks": 4096, "p": 0.5})
+    assert labels_of(axis, small) == ["rise"]
+    assert labels_of(axis, small, large, Choice("lime")) == ["rise(masks=512)", "rise(masks=4096)", "lime"]
+    assert labels_of(axis, small, replace(small, version="2")) == ["rise@1", "rise@2"]
+    assert labels_of(axis, small, replace(large, version="2")) == ["rise(masks=512)@1", "rise(masks=4096)@2"]
+
+
+def test_labels_of_nested_and_missing_options() -> None:
+    nested = [Choice("ig", {"path": {"steps": steps, "kind": "line"}}) for steps in (8, 64)]
+    assert labels_of("method", *nested) == ["ig(path.steps=8)", "ig(path.steps=64)"]
+    assert labels_of("method", Choice("ig"), Choice("ig", {"clip": None})) == ["ig", "ig(clip=null)"]
+
+
+def test_labels_that_would_read_alike_stay_apart() -> None:
+    found = labels_of("method", Choice("rise", {"masks": 1}), Choice("rise", {"masks": "1"}))
+    assert len(set(found)) == 2
+    assert all(label.startswith("rise(masks=1)") for label in found)
+
+
+def test_seeds_and_devices_are_never_mixed_in_one_column() -> None:
+    seeds = [replace(cell("rise"), seed=seed) for seed in (0, 1)]
+    assert [labels(seeds)["metric", leaderboard.identity(one, "metric")] for one in seeds] == [
+        "srg(seed=0)",
+        "srg(seed=1)",
+    ]
+    devices = [cell("rise", "throughput", device=device) for device in ("cpu", "H100")]
+    timings = frame(record(of, {"images_per_second": [index]}) for index, of in enumerate(devices))
+    assert set(timings["column"]) >= {
+        "throughput(device=cpu).images_per_second",
+        "throughput(device=H100).images_per_second",
+    }
+
+
+def test_two_protocols_of_a_metric_are_two_columns() -> None:
+    prob, logit = (Choice("deletion", {"output": output}) for output in ("prob", "logit"))
+    summary = summary_of(
+        record(cell("rise", prob), {"deletion": [0.1, 0.3]}), record(cell("rise", logit), {"deletion": [7.0, 9.0]})
+    )
+    assert row_of(summary, "rise", "deletion(output=prob)")["mean"] == pytest.approx(0.2)
+    assert row_of(summary, "rise", "deletion(output=logit)")["mean"] == pytest.approx(8)
+
+
+# --- frame and summary ---
+
+
+def test_frame_is_tidy() -> None:
+    tidy = frame(
+        [record(cell("rise", "infidelity"), {"beta_1": [1.0, 2.0], "beta_optimal": [0.5, math.nan]}, role="null")]
+    )
+    assert list(tidy["column"]) == ["infidelity.beta_1"] * 2 + ["infidelity.beta_optimal"] * 2
+    assert list(tidy["status"]) == ["ok", "ok", "ok", "degenerate"]
+    np.testing.assert_equal(tidy["value"].to_numpy(), [1, 2, 0.5, math.nan])
+    for name, value in {
+        "model": "small_cnn",
+        "dataset": "shapes",
+        "method": "rise",
+        "metric": "infidelity",
+        "family": "faithfulness",
+        "higher_is_better": False,
+        "ranked": True,
+        "unit": "",
+        "role": "null",
+        "reason": "",
+    }.items():
+        assert (tidy[name] == value).all(), name
+
+
+def test_summary_says_what_the_statistics_say() -> None:
+    rng = np.random.default_rng(0)
+    scores = pd.DataFrame(rng.normal(0, 0.1, (40, 3)) + np.array([0.5, 0.52, 0.1]), columns=["rise", "lime", "random"])
+    scores.loc[3:5, "rise"] = math.nan
+    summary = summary_of(*(record(cell(method), {"srg": list(scores[method])}) for method in scores))
+    groups = rank_groups(scores, higher_is_better=True)
+    assert groups == {"rise": "a", "lime": "a", "random": "b"}
+    for method in scores:
+        row = row_of(summary, str(method), "srg")
+        assert row["mean"] == pytest.approx(scores[method].mean())
+        assert (row["low"], row["high"]) == pytest.approx(bootstrap_interval(scores[method]))
+        assert row["letters"] == groups[method]
+        assert row["total"] == 40
+    rise = row_of(summary, "rise", "srg")
+    assert (rise["n"], rise["degenerate"], rise["invalid"]) == (37, 3, 0)
+
+
+def test_lower_is_better_puts_the_letter_a_at_the_smallest_mean() -> None:
+    good, bad = np.linspace(0.1, 0.2, 30), np.linspace(0.6, 0.9, 30)
+    summary = summary_of(
+        record(cell("bad", "deletion"), {"deletion": bad}), record(cell("good", "deletion"), {"deletion": good})
+    )
+    assert dict(zip(summary["method"], summary["letters"], strict=True)) == {"good": "a", "bad": "b"}
+
+
+def test_evidence_has_an_interval_but_no_letters() -> None:
+    values = {name: np.linspace(0, 1, 20) for name in ("spearman_abs", "spearman", "ssim", "gap")}
+    row = row_of(
+        summary_of(record(cell("rise", "parameter_randomisation"), values)), "rise", "parameter_randomisation.gap"
+    )
+    assert row["low"] < row["mean"] < row["high"]
+    assert row["letters"] == ""
+
+
+def test_only_valid_scores_enter_a_mean() -> None:
+    status = {"srg": ["ok", "ok", "degenerate", "invalid", "not_applicable", "ok"]}
+    values = [0.1, 0.3, math.nan, math.nan, math.nan, math.inf]
+    row = row_of(summary_of(record(cell("rise"), {"srg": values}, status)), "rise", "srg")
+    assert row["mean"] == pytest.approx(0.2)
+    assert list(row[["n", "total", "degenerate", "invalid", "not_applicable"]]) == [2, 6, 1, 2, 1]
+
+
+def test_cells_without_a_number_say_why() -> None:
+    found = [
+        record(cell("rise"), {"srg": [0.1, 0.2]}),
+        record(cell("rise", "deletion"), {"deletion": [0.1, 0.2]}),
+        record(
+            cell("rise", "pointing_game"),
+            {"pointing_game": [math.nan] * 2},
+            {"pointing_game": ["not_applicable"] * 2},
+            reason="the data set has no masks",
+        ),
+        record(cell("flat"), {"srg": [math.nan] * 2}),
+    ]
+    errors = [(cell("broken"), "out of memory"), (cell("broken", "saco"), "no such metric")]
+    summary = summary_of(*found, errors=errors)
+    state = {(row.method, row.column): row.status for row in summary.itertuples()}
+    assert state["rise", "srg"] == "ok"
+    assert state["rise", "pointing_game"] == "not_applicable"
+    assert state["flat", "srg"] == "degenerate"
+    assert state["flat", "deletion"] == state["broken", "deletion"] == "missing"
+    assert state["broken", "srg"] == state["broken", "saco"] == "failed"
+    assert row_of(summary, "broken", "srg")["reason"] == "out of memory"
+    for text in (" ".join(terminal(summary).split()), markdown(summary)):
+        assert text.count("the data set has no masks") == 1
+        assert "failed: srg of broken: out of memory" in text
+        assert "failed: saco of broken: no such metric" in text
+        assert "2 of 2 images degenerate: srg of flat" in text
+        assert "missing: deletion, pointing_game of broken, flat; saco of rise, flat: no record is filed yet" in text
+
+
+def test_a_record_outweighs_the_error_of_an_earlier_try() -> None:
+    summary = summary_of(record(cell("rise"), {"srg": [0.1, 0.2]}), errors=[(cell("rise"), "out of memory")])
+    assert list(summary["status"]) == ["ok"]
+
+
+def test_failures_alone_make_a_table_too() -> None:
+    summary = summary_of(errors=[(cell("rise"), "no weights")])
+    assert "failed: srg of rise: no weights" in terminal(summary)
+
+
+def test_rows_are_sorted_by_srg_and_nulls_and_oracles_stand_apart() -> None:
+    def two(method: str, srg: float, role: str) -> list[Record]:
+        wrong = {"completeness": ("absolute", "relative")}
+        axioms = {name: [srg, srg + 0.1] for name in wrong["completeness"]}
+        return [
+            record(cell(method, "completeness"), axioms, role=role),
+            record(cell(method), {"srg": [srg, srg + 0.1]}, role=role),
+        ]
+
+    found = [
+        *two("worse", 0.1, "method"),
+        *two("null", 0.7, "null"),
+        *two("oracle", 0.9, "oracle"),
+        *two("better", 0.3, "method"),
+        record(cell("unscored"), {"srg": [math.nan] * 2}),
+    ]
+    summary = summary_of(*found)
+    assert list(dict.fromkeys(summary["method"])) == ["better", "worse", "unscored", "null", "oracle"]
+    assert list(dict.fromkeys(summary["column"])) == ["srg", "completeness.absolute", "completeness.relative"]
+    # Without srg the first column that ranks decides, here the lower the better.
+    summary = summary_of(*(one for one in found if one.cell.metric.name == "completeness"))
+    assert list(dict.fromkeys(summary["method"])) == ["worse", "better", "null", "oracle"]
+
+
+# --- text ---
+
+
+def small() -> pd.DataFrame:
+    steps = np.tile([-0.01, 0.01], 10)
+    return summary_of(
+        record(cell("rise"), {"srg": 0.4 + steps}),
+        record(cell("rise", "infidelity"), {"beta_1": 2 + steps, "beta_optimal": 1 + steps}),
+        record(cell("random"), {"srg": np.r_[[math.nan] * 2, np.zeros(18)]}, role="null"),
+        record(
+            cell("random", "infidelity"),
+            {"beta_1": [math.nan] * 20, "beta_optimal": [math.nan] * 20},
+            {"beta_1": ["not_applicable"] * 20, "beta_optimal": ["not_applicable"] * 20},
+            "null",
+            "a | b <c>\nd",
+        ),
+        record(cell("rise", "throughput", device="cpu"), {"images_per_second": [1234.56], "latency_p50": [0.01234]}),
+    )
+
+
+def test_terminal_text() -> None:
+    expected = """\
+dataset shapes · model small_cnn · n = 20 · sorted by srg
+═════════════════════════════════════════════════════════
+
+                                                infidelity
+faithfulness   n  srg ↑                         beta_1 ↓                beta_optimal ↓
+──────────────────────────────────────────────────────────────────────────────────────────────
+rise          20  0.400 [0.396, 0.404] a        2.000 [1.996, 2.004] a  1.000 [0.996, 1.004] a
+── null rows: know nothing of the model ──────────────────────────────────────────────────────
+random        20  0.000 [0.000, 0.000] b 18/20  n/a                     n/a
+
+n/a: infidelity of random: a | b <c> d
+2 of 20 images degenerate: srg of random
+"""
+    assert terminal(small()[lambda summary: summary["family"] != "cost"], width=100) == expected
+
+
+def test_terminal_lines_keep_to_the_width() -> None:
+    text = terminal(small(), width=60)
+    assert max(map(len, text.splitlines())) <= 60 + len(" · sorted by throughput.images_per_second")
+    assert "beta_optimal ↓" in text
+
+
+def test_markdown_text() -> None:
+    expected = """\
+## dataset shapes · model small_cnn · n = 20 · sorted by srg
+
+### faithfulness
+
+| method | n | srg ↑ | infidelity.beta_1 ↓ | infidelity.beta_optimal ↓ |
+|:--|--:|--:|--:|--:|
+| rise | 20 | 0.400 [0.396, 0.404] a | 2.000 [1.996, 2.004] a | 1.000 [0.996, 1.004] a |
+| *null rows: know nothing of the model* |  |  |  |  |
+| random | 20 | 0.000 [0.000, 0.000] b 18/20 | n/a | n/a |
+
+- n/a: infidelity of random: a \\| b &lt;c> d
+- 2 of 20 images degenerate: srg of random
+
+## dataset shapes · model small_cnn · cost · sorted by throughput.images_per_second
+
+### cost
+
+| method | throughput.images_per_second ↑ [1/s] | throughput.latency_p50 ↓ [ms] |
+|:--|--:|--:|
+| rise | 1235 | 0.0123 |
+"""
+    assert markdown(small()) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "size", "expected"),
+    [
+        (0.41234, 0.5, "0.412"),
+        (1.0, 1.0, "1.000"),
+        (-0.0001, 0.02, "0.000"),
+        (0.0, 0.0, "0.000"),
+        (0.00412, 0.005, "0.0041"),
+        (123.456, 200.0, "123.5"),
+        (4.0, 200.0, "4.0"),
+        (0.0000412, 0.00005, "4.12e-05"),
+        (123456.0, 2e5, "1.23e+05"),
+    ],
+)
+def test_numbers_keep_their_digits(value: float, size: float, expected: str) -> None:
+    assert leaderboard._number(value, size) == expected
+
+
+@pytest.mark.parametrize(
+    ("scales", "expected"),
+    [
+        ((0.4, 0.04), ["0.400 [", "0.040 ["]),
+        ((0.4, 0.004), ["0.400 [", "0.0040 ["]),
+        ((120.0, 4.0), ["120.0 [", "4.0 ["]),
+        ((3000.0, 4e-5), ["3000.0 [", "4.00e-05 ["]),
+    ],
+)
+def test_a_column_has_one_number_of_decimals_unless_small_numbers_would_lose_theirs(
+    scales: tuple[float, float], expected: list[str]
+) -> None:
+    steps = np.tile([0.9, 1.1], 20)
+    text = markdown(
+        summary_of(
+            *(
+                record(cell(method, "infidelity"), {"beta_1": scale * steps, "beta_optimal": steps})
+                for method, scale in zip(("bad", "good"), scales, strict=True)
+            )
+        )
+    )
+    assert all(f"| {number}" in text for number in expected)
+
+
+# --- files and command line ---
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("results")
+    sweep(root, images=24, every=2)
+    sweep(root, model="small_vit", images=24, every=4)
+    records.write_error(root, cell("lime", "srg"), "out of memory")
+    return root
+
+
+def test_tables_are_written_whole_and_can_be_read_back(results: Path) -> None:
+    paths = write_tables(results)
+    assert [path.name for path in paths] == ["leaderboard.csv", "leaderboard.md", "cost.csv", "cost.md"]
+    assert sorted(paths) == sorted(Path(results, "tables").iterdir())
+    table = pd.read_csv(paths[0])
+    row = row_of(table[table["model"] == "small_vit"], "rise", "srg")
+    rise = next(one for one in records.read_all(results) if one.cell == cell("rise", model="small_vit"))
+    assert row["mean"] == pytest.approx(rise.rows["value"].mean(), rel=1e-5)
+    assert "cost" not in set(table["family"])
+    assert set(pd.read_csv(paths[2])["family"]) == {"cost"}
+    text = paths[1].read_text(encoding="utf-8")
+    assert "failed: srg of lime: out of memory" in text
+    assert all(word in text for word in ("bootstrap", "Holm", "`n/a`", "`missing`"))
+
+
+def test_quality_tables_do_not_depend_on_timings(tmp_path: Path) -> None:
+    for name, pace in (("one", 1.0), ("two", 1.7)):
+        sweep(tmp_path / name, images=16, pace=pace, every=4)
+    one, two = (write_tables(tmp_path / name) for name in ("one", "two"))
+    equal = [a.read_bytes() == b.read_bytes() for a, b in zip(one, two, strict=True)]
+    assert equal == [True, True, False, False]
+
+
+def test_report_shows_the_asked_pairs_by_their_whole_choice(tmp_path: Path) -> None:
+    asked, other = Choice("shapes", {"n": 32}), Choice("shapes", {"n": 64})
+    for dataset in (asked, other):
+        records.write(tmp_path, record(cell("rise", dataset=dataset), {"srg": [0.1, 0.2]}))
+    text = report(tmp_path, [(Choice("small_cnn"), asked)])
+    assert "dataset shapes(n=32)" in text
+    assert "shapes(n=64)" not in text
+    assert "shapes(n=64)" in Path(tmp_path, "tables", "leaderboard.md").read_text(encoding="utf-8")
+    assert "shapes(n=64)" in report(tmp_path)
+    assert "dataset" not in report(tmp_path, [(Choice("small_cnn", version="9"), asked)])
+
+
+def test_command_prints_tables_and_paths(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(path for path in results.rglob("*") if "tables" not in path.parts)
+    assert leaderboard.main([str(results), "--model", "small_vit", "--method", "rise"]) == 0
+    printed = capsys.readouterr().out
+    assert "model small_vit" in printed
+    assert "small_cnn" not in printed
+    assert "occlusion" not in printed
+    assert str(results / "tables" / "leaderboard.md") in printed
+    assert "small_cnn" in (results / "tables" / "leaderboard.md").read_text(encoding="utf-8")
+    assert sorted(path for path in results.rglob("*") if "tables" not in path.parts) == before
+
+
+def test_command_explains_mistakes_in_one_sentence(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def failed(*arguments: str) -> str:
+        assert leaderboard.main(arguments) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.count("\n") == 1
+        return captured.err
+
+    assert "holds no records" in failed(str(tmp_path))
+    assert "did you mean rise" in failed(str(results), "--method", "rize")
+    path = records.write(tmp_path, record(cell("rise"), {"srg": [0.1, 0.2]}))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-20])
+    assert str(path) in failed(str(tmp_path))
+    path.write_bytes(whole[:4] + bytes(200) + whole[204:])
+    assert str(path) in failed(str(tmp_path))
+    path.unlink()
+    broken = path.with_suffix(".error.json")
+    broken.write_text("{")
+    assert str(broken) in failed(str(tmp_path))
+
+
+def test_unwritable_folder_is_a_user_error(tmp_path: Path) -> None:
+    records.write(tmp_path, record(cell("rise"), {"srg": [0.1, 0.2]}))
+    Path(tmp_path, "tables").write_text("in the way")
+    with pytest.raises(UserError, match="cannot write"):
+        write_tables(tmp_path)
+
+
+def test_help_and_tables_need_no_deep_learning() -> None:
+    code = "import sys, benchmark.leaderboard; print(sorted({'torch', 'timm', 'wandb', 'hydra'} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"
