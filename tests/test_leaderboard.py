@@ -245,11 +245,12 @@ def test_lower_is_better_puts_the_letter_a_at_the_smallest_mean() -> None:
     assert dict(zip(summary["method"], summary["letters"], strict=True)) == {"good": "a", "bad": "b"}
 
 
-def test_evidence_has_an_interval_but_no_letters() -> None:
-    values = {name: np.linspace(0, 1, 20) for name in ("spearman_abs", "spearman", "ssim", "gap")}
-    row = row_of(
-        summary_of(record(cell("rise", "parameter_randomisation"), values)), "rise", "parameter_randomisation.gap"
-    )
+@pytest.mark.parametrize("change", [{"ranked": False}, {"higher_is_better": None}])
+def test_evidence_has_an_interval_but_no_letters(change: dict[str, Any]) -> None:
+    scored = record(cell("rise"), {"srg": np.linspace(0, 1, 20)})
+    assert row_of(summary_of(scored), "rise", "srg")["letters"] == "a"
+    scored.facts["measures"][0].update(change)
+    row = row_of(summary_of(scored), "rise", "srg")
     assert row["low"] < row["mean"] < row["high"]
     assert row["letters"] == ""
 
@@ -292,8 +293,8 @@ def test_cells_without_a_number_say_why() -> None:
 
 
 def test_a_record_outweighs_the_error_of_an_earlier_try() -> None:
-    summary = summary_of(record(cell("rise"), {"srg": [0.1, 0.2]}), errors=[(cell("rise"), "out of memory")])
-    assert list(summary["status"]) == ["ok"]
+    tidy = frame([record(cell("rise"), {"srg": [0.1, 0.2]})], [(cell("rise"), "out of memory")])
+    assert list(tidy["status"]) == ["ok", "ok"]
 
 
 def test_failures_alone_make_a_table_too() -> None:
@@ -302,26 +303,23 @@ def test_failures_alone_make_a_table_too() -> None:
 
 
 def test_rows_are_sorted_by_srg_and_nulls_and_oracles_stand_apart() -> None:
-    def two(method: str, srg: float, role: str) -> list[Record]:
-        wrong = {"completeness": ("absolute", "relative")}
-        axioms = {name: [srg, srg + 0.1] for name in wrong["completeness"]}
-        return [
-            record(cell(method, "completeness"), axioms, role=role),
-            record(cell(method), {"srg": [srg, srg + 0.1]}, role=role),
-        ]
+    def scored(method: str, score: float, role: str = "method") -> list[Record]:
+        measures = {"deletion": ["deletion"], "infidelity": ["beta_1", "beta_optimal"], "srg": ["srg"]}
+        values = {metric: {name: [score, score + 0.1] for name in names} for metric, names in measures.items()}
+        return [record(cell(method, metric), values[metric], role=role) for metric in measures]
 
     found = [
-        *two("worse", 0.1, "method"),
-        *two("null", 0.7, "null"),
-        *two("oracle", 0.9, "oracle"),
-        *two("better", 0.3, "method"),
+        *scored("worse", 0.1),
+        *scored("null", 0.7, "null"),
+        *scored("oracle", 0.9, "oracle"),
+        *scored("better", 0.3),
         record(cell("unscored"), {"srg": [math.nan] * 2}),
     ]
     summary = summary_of(*found)
     assert list(dict.fromkeys(summary["method"])) == ["better", "worse", "unscored", "null", "oracle"]
-    assert list(dict.fromkeys(summary["column"])) == ["srg", "completeness.absolute", "completeness.relative"]
+    assert list(dict.fromkeys(summary["column"])) == ["srg", "deletion", "infidelity.beta_1", "infidelity.beta_optimal"]
     # Without srg the first column that ranks decides, here the lower the better.
-    summary = summary_of(*(one for one in found if one.cell.metric.name == "completeness"))
+    summary = summary_of(*(one for one in found if one.cell.metric.name == "deletion"))
     assert list(dict.fromkeys(summary["method"])) == ["worse", "better", "null", "oracle"]
 
 
@@ -481,7 +479,23 @@ def test_report_shows_the_asked_pairs_by_their_whole_choice(tmp_path: Path) -> N
     assert "shapes(n=64)" not in text
     assert "shapes(n=64)" in Path(tmp_path, "tables", "leaderboard.md").read_text(encoding="utf-8")
     assert "shapes(n=64)" in report(tmp_path)
-    assert "dataset" not in report(tmp_path, [(Choice("small_cnn", version="9"), asked)])
+    assert report(tmp_path, [(Choice("small_cnn", version="9"), asked)]) == ""
+
+
+def test_tables_for_trackers() -> None:
+    steps = np.tile([-0.01, 0.01], 10)
+    found = [
+        record(cell("random"), {"srg": steps}, role="null"),
+        record(cell("rise"), {"srg": 0.4 + steps}),
+        record(cell("rise", "throughput", device="cpu"), {"images_per_second": [1234.56]}),
+    ]
+    named = leaderboard.tables(found)
+    assert list(named) == ["leaderboard", "cost", "shapes small_cnn"]
+    wide = named["shapes small_cnn"]
+    assert list(wide) == ["method", "role", "n", "srg ↑"]
+    assert list(wide["method"]) == ["rise", "random"]
+    assert wide["srg ↑"].tolist() == pytest.approx([0.4, 0.0])
+    assert leaderboard.tables([]) == {}
 
 
 def test_command_prints_tables_and_paths(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
