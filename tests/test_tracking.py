@@ -48,7 +48,7 @@ def group(method: str = "rise") -> list[Record]:
         record(
             "deletion",
             "faithfulness",
-            [("a", "deletion", 0.25, "ok"), ("b", "deletion", 0.5, "ok"), ("c", "deletion", nan, "invalid")],
+            [("a", "deletion", 0.25, "ok"), ("b", "deletion", 0.5, "ok"), ("c", "deletion", 9.0, "invalid")],
             method,
         ),
         record(
@@ -264,7 +264,7 @@ def test_failure_of_wandb_is_one_sentence(tmp_path: Path, home: Path, monkeypatc
 
     with monkeypatch.context() as patch:
         patch.setattr(wandb, "init", fail)
-        with pytest.raises(UserError, match=r"tracking=none goes without: the service died$"):
+        with pytest.raises(UserError, match=r"\(try tracking=none\): the service died$"):
             WandbTracking().log_group(tmp_path / "runs", SWEEP, group())
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(UserError, match="pip install wandb, or use tracking=none"):
