@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen on one axis: its name, every option with its resolved value, and the version of its definition."""
+    """What was chosen on one axis: its name, every option with its resolved value, the version of its definition."""
 
     name: str
     params: Mapping[str, Any] = field(default_factory=dict)

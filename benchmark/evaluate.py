@@ -88,8 +88,9 @@ class Evaluation:
         started = time.perf_counter()
         try:
             self._check(metric)
+            parts = self._parts(metric)
             with passes.counted(self.subject.model.network) as count:
-                rows = self._score(choice, metric)
+                rows = self._score(choice, metric, parts)
             facts |= {
                 "seconds": time.perf_counter() - started,
                 "forwards": count.forwards,
@@ -142,12 +143,15 @@ class Evaluation:
         return maps.detach()
 
     def _check(self, metric: Metric) -> None:
+        """Raise why this metric cannot score this method here, before a pass is counted for it."""
         if metric.kind != self.method.kind:
             raise NotApplicable(f"scores {metric.kind}, and the method yields {self.method.kind}")
         if "masks" in metric.needs and self.subject.batches[0].masks is None:
             raise NotApplicable("the data set has no masks")
         if "method_baseline" in metric.needs and not self.method.has_baseline:
             raise NotApplicable("the method makes no claim to account for f(x) - f(baseline)")
+        if isinstance(self.maps, Exception):
+            raise self.maps
 
     def _images(self, metric: Metric) -> list[tuple[str, int]]:
         if metric.per == "cell":
@@ -158,14 +162,17 @@ class Evaluation:
             for uid, target in zip(batch.uids, batch.targets, strict=True)
         ]
 
-    def _score(self, choice: Choice, metric: Metric) -> list[tuple[Any, ...]]:
-        """Rows of the record, image by image in the order of the data set."""
-        if isinstance(self.maps, Exception):
-            raise self.maps
+    def _parts(self, metric: Metric) -> dict[str, Record]:
+        """The records that the metric combines, filed as cells of their own."""
         parts = {name: self.record(choose(name, part), part) for name, part in metric.parts().items()}
         for part in parts.values():
             if part.facts["reason"]:
                 raise NotApplicable(part.facts["reason"])
+        return parts
+
+    def _score(self, choice: Choice, metric: Metric, parts: Mapping[str, Record]) -> list[tuple[Any, ...]]:
+        """Rows of the record, image by image in the order of the data set."""
+        assert not isinstance(self.maps, Exception)
         network, device = self.subject.model.network, self.subject.device
         rows: list[tuple[Any, ...]] = []
         with passes.unchanged(network):
@@ -212,7 +219,7 @@ def _scores_of(record: Record, batch: Batch) -> Scores:
         chosen = rows.set_index("uid").loc[list(batch.uids)]
         values[str(name)] = torch.tensor(chosen["value"].to_numpy(), device=batch.inputs.device)
         if chosen["curve"].notna().all():
-            curves[str(name)] = torch.tensor(np.stack(chosen["curve"].to_numpy()), device=batch.inputs.device)
+            curves[str(name)] = torch.tensor(np.stack(chosen["curve"].tolist()), device=batch.inputs.device)
     return Scores(values, curves)
 
 

@@ -26,7 +26,7 @@ class Passes:
 
 @contextmanager
 def counted(model: nn.Module) -> Iterator[Passes]:
-    """Count the passes of `model` and of copies made of it meanwhile. A backward that stops at a layer counts as one."""
+    """Count passes of `model` and of copies made of it meanwhile. A backward that stops at a layer counts as one."""
     passes = Passes()
 
     def count(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:

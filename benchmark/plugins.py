@@ -69,7 +69,9 @@ def choose(name: str, plugin: Any, config: DictConfig | None = None) -> Choice:
     try:
         params = json.loads(json.dumps(options, allow_nan=False))
     except (TypeError, ValueError) as error:
-        raise UserError(f"options of {type(plugin).__name__} must be plain numbers, strings and lists: {error}") from None
+        raise UserError(
+            f"options of {type(plugin).__name__} must be plain numbers, strings and lists: {error}"
+        ) from None
     version = str(plugin.version)
     if type(plugin).__module__.split(".")[0] not in OURS:
         version += "+" + hashlib.sha256(Path(inspect.getfile(type(plugin))).read_bytes()).hexdigest()[:12]

@@ -48,15 +48,17 @@ class Batch:
         return randomness.keys(self.seed, purpose, self.uids, draws).to(self.inputs.device)
 
     def to(self, device: torch.device | str) -> Batch:
-        moved = {
-            name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
-        }
-        return replace(self, **moved)
+        return self._mapped(self.uids, lambda tensor: tensor.to(device))
 
     def select(self, index: list[int]) -> Batch:
         """The images at `index`, in that order."""
-        picked = {name: value[index] for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, uids=tuple(self.uids[i] for i in index), **picked)
+        return self._mapped(tuple(self.uids[i] for i in index), lambda tensor: tensor[index])
+
+    def _mapped(self, uids: tuple[str, ...], change: Callable[[Tensor], Tensor]) -> Batch:
+        changed: dict[str, Any] = {
+            name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, uids=uids, **changed)
 
 
 @runtime_checkable
@@ -84,7 +86,7 @@ class Method(Protocol):
     needs_gradient: ClassVar[bool] = False
 
     def attribute(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Signed map `(N, C, H, W)`, or `(N, 1, H, W)` with one value a pixel that stands for all its channels together."""
+        """Signed map `(N, C, H, W)`, or `(N, 1, H, W)`: one value a pixel that stands for all its channels together."""
         ...
 
 

@@ -1,6 +1,6 @@
 """A scored cell, filed whole or not at all: one immutable Parquet file a cell.
 
-    <root>/records/<model>/<dataset>/<method>/<metric>-<key>.parquet      rows and, in the file's metadata, everything else
+    <root>/records/<model>/<dataset>/<method>/<metric>-<key>.parquet      the rows; all else in the file's metadata
     <root>/records/<model>/<dataset>/<method>/<metric>-<key>.error.json   why a cell that was asked for has no record
 
 Resuming a sweep means asking whether the file is there; merging machines means copying files.
@@ -58,8 +58,8 @@ class Record:
 
 
 def record_path(root: Path, cell: Cell) -> Path:
-    parts = (_file_name(choice.name) for choice in (cell.model, cell.dataset, cell.method))
-    return Path(root, "records", *parts, f"{_file_name(cell.metric.name)}-{cell.key[:16]}.parquet")
+    parts = (file_name(choice.name) for choice in (cell.model, cell.dataset, cell.method))
+    return Path(root, "records", *parts, f"{file_name(cell.metric.name)}-{cell.key[:16]}.parquet")
 
 
 def error_path(root: Path, cell: Cell) -> Path:
@@ -77,7 +77,7 @@ def write(root: Path, record: Record) -> Path:
     table = pa.Table.from_pandas(record.rows, schema=SCHEMA, preserve_index=False)
     table = table.replace_schema_metadata({_METADATA: json.dumps(metadata, sort_keys=True).encode()})
     if not path.exists():
-        write_whole(path, lambda temporary: pq.write_table(table, temporary))
+        write_whole(path, lambda temporary: pq.write_table(table, temporary, write_page_checksum=True))
     with suppress(FileNotFoundError):
         error_path(root, record.cell).unlink()
     return path
@@ -90,11 +90,11 @@ def read(path: Path) -> Record:
         UserError: the file is no record, or one of a format that this version does not know.
     """
     try:
-        table = pq.read_table(path, partitioning=None)
+        table = pq.read_table(path, partitioning=None, page_checksum_verification=True)
         metadata = json.loads(table.schema.metadata[_METADATA])
-    except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is no record of this project: {error}") from error
-    if metadata.pop("format") != _FORMAT:
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is no record of this project, or damaged: {' '.join(str(error).split())}") from error
+    if metadata.pop("format", None) != _FORMAT:
         raise UserError(f"{path} has a format that this version cannot read (expected {_FORMAT})")
     return Record(Cell.from_dict(metadata.pop("cell")), table.to_pandas(), metadata)
 
@@ -113,8 +113,12 @@ def write_error(root: Path, cell: Cell, reason: str) -> None:
 def read_errors(root: Path) -> Iterator[tuple[Cell, str]]:
     """(cell, reason) of every cell that failed when it was last tried."""
     for path in sorted(Path(root, "records").glob("*/*/*/*.error.json")):
-        data = json.loads(path.read_text())
-        yield Cell.from_dict(data["cell"]), data["reason"]
+        try:
+            data = json.loads(path.read_text())
+            cell, reason = Cell.from_dict(data["cell"]), data["reason"]
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path} is no filed error of this project, or damaged: {error}") from error
+        yield cell, reason
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
@@ -135,6 +139,6 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
             temporary.unlink()
 
 
-def _file_name(name: str) -> str:
+def file_name(name: str) -> str:
     """`name` as a folder or file name that is safe everywhere."""
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip(".") or "_"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import re
 import sys
 import traceback
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from benchmark import figures, leaderboard, plugins, records, subjects
+from benchmark import leaderboard, plugins, records, subjects
 from benchmark.cells import Choice
 from benchmark.errors import UserError
 from benchmark.evaluate import Evaluation, Outcome, describe
@@ -48,25 +50,26 @@ class Sweep:
         self._gallery: Gallery | None = None
 
     def job(self, config: DictConfig) -> None:
-        """Score one method on one subject with every metric that has no record yet. Never raises for one cell's sake."""
+        """Score one method on one subject with every metric that has no record yet; never raise for one cell's sake."""
         if self.progress is None:
             self.root, self.folder = Path(config.results), Path(HydraConfig.get().runtime.output_dir).parent
             self.progress = Progress(self.jobs)
             _prepare_torch(config)
         chosen = HydraConfig.get().runtime.choices
-        with self.progress.job(f"{chosen['models']} × {chosen['datasets']} × {chosen['methods']}") as notes:
+        names = (config.models.get("name"), config.datasets.get("name"), chosen["methods"])
+        with self.progress.job(" × ".join(map(str, names))) as notes:
             try:
                 outcomes = self._score(config, chosen)
-            except UserError as error:
+            except Exception as error:
                 if config.debug:
                     traceback.print_exc()
-                notes.append(self._problem(str(error)))
+                notes.append(self._problem(describe(error)))
                 return
             counts = Counter(outcome.status for outcome in outcomes)
             notes.append(", ".join(f"{count} {status}" for status, count in counts.items()))
         self._explain_failures(outcomes)
 
-    def _score(self, config: DictConfig, chosen: DictConfig) -> list[Outcome]:
+    def _score(self, config: DictConfig, chosen: Mapping[str, str]) -> list[Outcome]:
         assert self.progress is not None
         trusted = _trusted(config)
         subject = self._subject(config, trusted)
@@ -74,10 +77,8 @@ class Sweep:
             config.models.layer = subject.model.layer
         method = plugins.build(config.methods, trusted)
         plugins.require(method, Method, "attribute(model, batch)")
-        name = _name(str(chosen["methods"]), method)
-        evaluation = Evaluation(
-            self.root, subject, plugins.choose(name, method, config.methods), method, self.progress
-        )
+        name = _name(chosen["methods"], method)
+        evaluation = Evaluation(self.root, subject, plugins.choose(name, method, config.methods), method, self.progress)
         outcomes = list(evaluation.run(_metrics(config, trusted), config.debug))
         self.outcomes += outcomes
         assert self._gallery is not None
@@ -87,8 +88,9 @@ class Sweep:
 
     def _subject(self, config: DictConfig, trusted: set[str]) -> Subject:
         """The subject of the job: loaded once for all methods, and refused once for all."""
-        settings = [config.models, config.datasets, config.seed, config.device, config.batch_size, config.chunk]
-        identity = OmegaConf.to_yaml(OmegaConf.create({"settings": settings}), resolve=True)
+        settings = OmegaConf.to_container(config, resolve=True)
+        assert isinstance(settings, dict)
+        identity = repr([settings[key] for key in ("models", "datasets", "seed", "device", "batch_size", "chunk")])
         if self._loaded is None or self._loaded[0] != identity:
             self.draw()
             self._loaded = None
@@ -142,6 +144,7 @@ class Sweep:
             self._say(f"error: {where}: {reason} (no record of {names})")
 
     def _say(self, line: str) -> None:
+        logging.getLogger(__name__).error(line)
         if self.progress is not None:
             self.progress.say(line)
         else:
@@ -154,7 +157,9 @@ class Sweep:
             self.progress.close()
         if self.pairs:
             print(leaderboard.report(self.root, self.pairs))
-            print(f"\nrecords {self.root / 'records'}   tables {self.root / 'tables'}   figures {self.root / 'figures'}")
+            print(
+                f"\nrecords {self.root / 'records'}   tables {self.root / 'tables'}   figures {self.root / 'figures'}"
+            )
             self._log_leaderboard()
         failed = sum(outcome.status == "failed" for outcome in self.outcomes)
         if failed:
@@ -218,7 +223,9 @@ def _prepare_torch(config: DictConfig) -> None:
         spec = importlib.util.find_spec(name)
         if spec is None or Path(os.path.realpath(spec.origin or "")).parent.parent != PROJECT:
             where = spec.origin if spec else "nowhere"
-            raise UserError(f"Python finds the package {name} at {where}, expected {PROJECT / name}: run from elsewhere")
+            raise UserError(
+                f"Python finds the package {name} at {where}, expected {PROJECT / name}: run from elsewhere"
+            )
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     torch.backends.cuda.matmul.allow_tf32 = False

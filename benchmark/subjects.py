@@ -80,7 +80,12 @@ def load(config: DictConfig, trusted: Collection[str] = ()) -> Subject:
 
 def _model_choice(model: Model) -> Choice:
     """The weights' hash is the version: the same network from a hub or a file is the same choice."""
-    params = {"size": list(model.size), "mean": list(model.mean), "std": list(model.std), "transform": str(model.transform)}
+    params = {
+        "size": list(model.size),
+        "mean": list(model.mean),
+        "std": list(model.std),
+        "transform": str(model.transform),
+    }
     return Choice(model.name, params, model.weights[:16])
 
 

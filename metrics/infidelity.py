@@ -102,7 +102,9 @@ class Infidelity(Metric):
                 + total[image, top, left]
             )
         channels = batch.inputs.shape[1]
-        spread = attributions if attributions.shape[1] == channels else attributions.expand(-1, channels, -1, -1) / channels
+        spread = (
+            attributions if attributions.shape[1] == channels else attributions.expand(-1, channels, -1, -1) / channels
+        )
         flat = spread.double().flatten(1)
         columns = [
             (self._noise(keys[:, draw], batch).double().flatten(1) * flat).sum(1) for draw in range(self.samples)

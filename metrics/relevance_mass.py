@@ -32,5 +32,6 @@ class RelevanceMass(Metric):
     def score(
         self, model: nn.Module, batch: Batch, attributions: Tensor, explain: Explain, prepared: Mapping[str, Any]
     ) -> Scores:
+        assert batch.masks is not None
         positive = maps.reduce_channels(attributions, self.reduce).double().clamp(min=0)
         return Scores({"relevance_mass": (positive * batch.masks).sum((1, 2)) / positive.sum((1, 2))})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-# Before torch is imported: threads that spin beside a busy core make a test look hung, and a missing hub hangs for long.
+# Before torch is imported: threads that spin beside a busy core make a test look hung, and a missing hub hangs too.
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["KINETO_LOG_LEVEL"] = "99"

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from benchmark import choices, passes, plugins
 from benchmark.batches import freeze
 from benchmark.choices import CONF
+from benchmark.errors import UserError
 from benchmark.protocols import Batch, Method, Metric, Scores
 
 METHODS = [name for name in choices.choices("methods") if name != "custom"]
@@ -238,11 +239,16 @@ def test_golden_values(network, many) -> None:
 
 def test_unchanged_mends_what_a_plugin_broke(network) -> None:
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    with pytest.raises(choices.UserError, match="changed the model's weights"), passes.unchanged(network):
-        network.train()
-        network.first.weight += 1
-        network.norm.register_forward_hook(lambda *args: None)
-        network.head.weight.requires_grad_(True)
+
+    def spoil() -> None:
+        with passes.unchanged(network):
+            network.train()
+            network.first.weight += 1
+            network.norm.register_forward_hook(lambda *args: None)
+            network.head.weight.requires_grad_(True)
+
+    with pytest.raises(UserError, match="changed the model's weights"):
+        spoil()
     assert not any(module.training for module in network.modules())
     assert not network.norm._forward_hooks
     assert not any(parameter.requires_grad for parameter in network.parameters())
@@ -260,7 +266,7 @@ def test_out_of_memory_halves_the_chunk() -> None:
 
     assert [i for part in passes.chunked(work, 7, 8) for i in part] == list(range(7))
     assert asked == [7, 3, 1, 1, 1, 1, 1, 1, 1]
-    with pytest.raises(choices.UserError, match="out of memory with a single image"):
+    with pytest.raises(UserError, match="out of memory with a single image"):
         list(passes.chunked(lambda start, stop: (_ for _ in ()).throw(torch.OutOfMemoryError()), 2, 2))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -32,9 +33,7 @@ def gradient(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def srg(metric: SRG, model: nn.Module, batch: Batch, attributions: Tensor) -> Tensor:
-    parts = {
-        name: part.score(model, batch, attributions, gradient, {}) for name, part in metric.parts().items()
-    }
+    parts = {name: part.score(model, batch, attributions, gradient, {}) for name, part in metric.parts().items()}
     return metric.score(model, batch, attributions, gradient, parts).values["srg"]
 
 
@@ -331,7 +330,7 @@ class TestParameterRandomisation:
         assert changed[0] == ["head.weight", "head.bias"]
         assert "scale" in changed[-1]
         assert "scale" not in changed[-2]
-        assert all(set(a) < set(b) for a, b in zip(changed, changed[1:], strict=False))
+        assert all(set(a) < set(b) for a, b in pairwise(changed))
 
     def test_streams_differ_by_layer_and_leave_the_global_generator(self) -> None:
         twins = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6)).requires_grad_(False)
