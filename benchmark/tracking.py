@@ -151,6 +151,7 @@ class WandbTracking(Tracking):
             pictures = [path for path in figures if path.suffix.lower() in _PICTURES]
             run.log(shown | {f"figures/{path.stem}": wandb.Image(str(path)) for path in pictures})
 
+            root = Path(root).resolve()  # a later `wandb sync` may run in another folder
             artifact = wandb.Artifact(_artifact_name(sweep), type="results", metadata=config)
             for path in {record_path(root, record.cell): None for record in records}:
                 # Record files never change, so they need no second copy until they are sent.

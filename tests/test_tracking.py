@@ -107,6 +107,7 @@ def read_run(path: Path) -> dict[str, Any]:
             take(found["history"], message.history.item)
         elif kind == "artifact":
             files = [entry.path for entry in message.artifact.manifest.contents]
+            assert all(Path(entry.local_path).is_absolute() for entry in message.artifact.manifest.contents)
             found["artifacts"].setdefault(message.artifact.type, []).extend(files)
         elif kind == "exit":
             found["ended"] = True
@@ -211,7 +212,8 @@ def test_leaderboard_has_tables_figures_and_the_records(
         {"method": ["rise", "random"], "srg": [np.float64(0.5), float("nan")], "rank": ["a", 2]},
         index=pd.Index(["m", "n"], name="model"),
     )
-    WandbTracking().log_leaderboard(tmp_path / "runs", SWEEP, group(), {"shapes": table}, [picture], root)
+    here = Path(os.path.relpath(root))
+    WandbTracking().log_leaderboard(tmp_path / "runs", SWEEP, group(), {"shapes": table}, [picture], here)
 
     assert capfd.readouterr() == ("", "")
     (found,) = runs(tmp_path / "runs")
