@@ -71,7 +71,7 @@ def test_images_lie_in_range_and_classes_are_balanced() -> None:
 
 
 def test_masks_cover_the_shape(drawn: tuple[Tensor, Tensor]) -> None:
-    """Inside, colours hardly vary and are brighter than just outside; every shape is whole and covers as much."""
+    """Within three pixels of a shape, brightness tells the mask; shapes are whole, and no class covers more."""
     images, masks = drawn
     area = masks.float().mean((1, 2))
     assert area.min() > 0.03
@@ -81,11 +81,12 @@ def test_masks_cover_the_shape(drawn: tuple[Tensor, Tensor]) -> None:
     border = torch.cat([masks[:, 0], masks[:, -1], masks[:, :, 0], masks[:, :, -1]])
     assert not border.any()
     grown = functional.max_pool2d(masks.float().unsqueeze(1), 7, 1, 3).squeeze(1).bool()
-    light = images.mean(1)
-    for one, inside, around in zip(light, masks, grown, strict=True):
-        shape, ring = one[inside], one[around & ~inside]
-        assert shape.median() > ring.median() + 0.05
-        assert (shape - shape.median()).abs().median() < 0.05
+    agreement = []
+    for light, inside, around in zip(images.mean(1), masks, grown, strict=True):
+        shape, ring = light[inside].median(), light[around & ~inside].median()
+        assert shape > ring + 0.05
+        agreement.append(((light > (shape + ring) / 2) == inside)[around].float().mean())
+    assert torch.stack(agreement).mean() > 0.97, "a mask that is off by one pixel reaches 0.92"
 
 
 def test_a_disc_fills_its_circle_and_a_ring_does_not() -> None:
@@ -221,6 +222,11 @@ def test_options_that_do_not_exist_are_refused(options: dict[str, object], sente
     for dataset in (Shapes, Digits):
         with pytest.raises(UserError, match=sentence):
             dataset(**options)
+
+
+def test_all_shapes_are_too_many() -> None:
+    with pytest.raises(UserError, match="have no end"):
+        Shapes(n=None)
 
 
 def test_uids_name_one_image_each() -> None:

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor, nn
 
 from benchmark import embedded, pretrained, train
 from benchmark.cam_layer import choose, last_spatial
+from benchmark.choices import CONF
 from benchmark.datasets.digits import Digits
 from benchmark.datasets.folder import Folder
 from benchmark.datasets.photos import Photos
 from benchmark.datasets.shapes import Shapes
 from benchmark.errors import UserError
 from benchmark.models import Model, check, digest, freeze
-
-CONF = Path(__file__).resolve().parent.parent / "conf" / "models"
+from benchmark.plugins import build
 
 
 @pytest.fixture(autouse=True)
@@ -29,18 +29,27 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
 
-def load(name: str, dataset: str = "shapes", **options: object) -> Model:
-    config = OmegaConf.create({"datasets": {"name": dataset}, "models": OmegaConf.load(CONF / f"{name}.yaml")})
+def load(choice: str, dataset: str = "shapes", /, **options: object) -> Model:
+    """The model of conf/models/`choice`.yaml with `options` set, beside a data set of that name."""
+    config = OmegaConf.create(
+        {"datasets": {"name": dataset}, "models": OmegaConf.load(CONF / "models" / f"{choice}.yaml")}
+    )
     config.models.merge_with(options)
-    model: Model = instantiate(config.models)
+    model: Model = build(config.models)
     return model
+
+
+@cache
+def unseen(dataset: str) -> tuple[Tensor, Tensor]:
+    """All test images and labels."""
+    return train.tensors(train.data(dataset, "test"))
 
 
 @pytest.mark.parametrize("dataset", ["shapes", "digits"])
 @pytest.mark.parametrize("name", ["small_cnn", "small_vit"])
 def test_embedded_weights_are_as_good_as_promised(name: str, dataset: str) -> None:
     model = load(name, dataset)
-    inputs, labels = train.tensors(train.data(dataset, "test"))
+    inputs, labels = unseen(dataset)
     assert train.accuracy(model.network, model.normalise(inputs), labels) >= (0.97 if dataset == "shapes" else 0.95)
     check(model, train.data(dataset, "test"))
 
@@ -147,13 +156,18 @@ def test_the_layer_of_cam_methods_is_found(source: str, name: str, size: int, la
 
 def random_network(source: str, name: str) -> nn.Module:
     import timm
-    from torchvision.models import get_model
+    from torchvision import models
 
-    # Wide layers are most of the time and tell nothing about the rule.
-    small = {"vgg11": {"head_hidden_size": 64}, "vit_b_16": {"hidden_dim": 48, "mlp_dim": 48}}.get(name, {})
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network: nn.Module = timm.create_model(name, **small) if source == "timm" else get_model(name, **small)
+        network: nn.Module
+        # Wide layers are most of the time and tell nothing about the rule.
+        if source == "timm":
+            network = timm.create_model(name, **({"mlp_ratio": 0.01} if name == "vgg11" else {}))
+        elif name == "vit_b_16":
+            network = models.VisionTransformer(224, 16, num_layers=12, num_heads=3, hidden_dim=48, mlp_dim=48)
+        else:
+            network = models.get_model(name)
         for module in network.modules():
             if isinstance(module, nn.Linear):  # some heads start at zero, and then no place matters
                 nn.init.normal_(module.weight, std=0.02)
@@ -272,6 +286,7 @@ def test_weights_in_the_cache_need_no_network(checkpoint: Path, tmp_path: Path) 
     ("model", "options", "sentence"),
     [
         ("timm", {"name": "resnet_18"}, "timm has no model 'resnet_18': did you mean .*resnet18"),
+        ("timm", {"name": "test_resnet.best"}, "no weights 'test_resnet.best': expected test_resnet.r160_in1k"),
         ("torchvision", {"name": "resnet_18"}, "torchvision has no classifier 'resnet_18': did you mean .*resnet18"),
         ("torchvision", {"name": "resnet18", "weights": "V9"}, "no weights 'V9': expected IMAGENET1K_V1"),
         ("timm", {"name": "test_resnet", "classes": 5}, "give both or neither"),

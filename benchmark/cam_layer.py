@@ -1,0 +1,100 @@
+"""The layer whose output a CAM method weighs, found by watching the model rather than by a list of architectures."""
+
+from __future__ import annotations
+
+import difflib
+
+import torch
+from torch import Tensor, nn
+
+from benchmark.errors import UserError
+
+_MOST_PREFIX_TOKENS = 15  # class, distillation and register tokens stand before the patches
+
+
+def choose(network: nn.Module, size: tuple[int, int, int], layer: str | None) -> str:
+    """`layer` if it is a module of `network`, else the one that `last_spatial` finds.
+
+    Raises:
+        UserError: there is no module of that name.
+    """
+    if layer is None:
+        return last_spatial(network, size)
+    names = [name for name, _ in network.named_modules() if name]
+    if layer in names:
+        return layer
+    close = difflib.get_close_matches(layer, names, 3) or names[-3:]
+    raise UserError(f"models.layer={layer} is no module of this model: did you mean {', '.join(close)}?")
+
+
+def last_spatial(network: nn.Module, size: tuple[int, int, int]) -> str:
+    """The module that runs last of those whose output is a spatial map on which the top logit depends.
+
+    A spatial map is `(N, C, h, w)`, `(N, h, w, C)` or a sequence of tokens `(N, prefix + h * w, C)`, with h : w as in
+    the image and more than one place. What follows the last mixing of places in a transformer with a class token is
+    no candidate: there the logit depends on the class token alone, so every place has gradient zero. Where modules
+    hand on the same map (a block, its stage, all stages) the outermost is named.
+
+    Returns:
+        The module's name; empty where there is none, as in a perceptron on flattened pixels.
+    """
+    seen = _outputs(network, size)
+    grids = {shape for _, output, _ in seen for shape in _grids(output.shape, size)}
+    for name, _, gradient in reversed(seen):
+        places = _places(gradient, size, grids)
+        if places is not None and bool(places.any()):
+            return name
+    return ""
+
+
+def _outputs(network: nn.Module, size: tuple[int, int, int]) -> list[tuple[str, Tensor, Tensor]]:
+    """(module, output, gradient of the top logit at it) in the order in which modules finish, for two random images."""
+    seen: list[tuple[str, Tensor]] = []
+
+    def watch(name: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
+        def keep(_module: nn.Module, _inputs: object, output: object) -> None:
+            if isinstance(output, Tensor) and output.requires_grad and len(output) == 2:
+                seen.append((name, output))
+
+        return module.register_forward_hook(keep)
+
+    passing = (nn.Identity, nn.Dropout)
+    handles = [watch(name, each) for name, each in network.named_modules() if name and not isinstance(each, passing)]
+    device = next(network.parameters(), torch.empty(0)).device
+    images = torch.randn(2, *size, generator=torch.Generator().manual_seed(0)).to(device).requires_grad_()
+    try:
+        top = network(images).amax(1).sum()
+        gradients = torch.autograd.grad(top, [output for _, output in seen], allow_unused=True)
+    finally:
+        for handle in handles:
+            handle.remove()
+    pairs = zip(seen, gradients, strict=True)
+    return [(name, output.detach(), gradient) for (name, output), gradient in pairs if gradient is not None]
+
+
+def _grids(shape: torch.Size, size: tuple[int, int, int]) -> list[tuple[int, int]]:
+    """(C, places) of a map of `shape`, read as channels first and as channels last, where the grid fits the image."""
+    if len(shape) != 4:
+        return []
+    readings = ((shape[1], shape[2], shape[3]), (shape[3], shape[1], shape[2]))
+    return [(c, h * w) for c, h, w in readings if _fits(h, w, size)]
+
+
+def _fits(height: int, width: int, size: tuple[int, int, int]) -> bool:
+    return height * width > 1 and abs(height * size[2] - width * size[1]) < max(size[1:])
+
+
+def _places(gradient: Tensor, size: tuple[int, int, int], grids: set[tuple[int, int]]) -> Tensor | None:
+    """The part of `gradient` that belongs to places, or None where its shape is no spatial map.
+
+    Tokens count as places where a map of the same width and number of places was seen, as patch embeddings make.
+    """
+    if gradient.dim() == 4:
+        return gradient if _grids(gradient.shape, size) else None
+    if gradient.dim() != 3:
+        return None
+    for channels, places in grids:
+        prefix = gradient.shape[1] - places
+        if gradient.shape[2] == channels and 0 <= prefix <= _MOST_PREFIX_TOKENS:
+            return gradient[:, prefix:]
+    return None

@@ -1,0 +1,96 @@
+"""Data sets: fixed, ordered lists of images, with the class to explain and, where it is known, the place of the object.
+
+A data set is a frozen dataclass: its fields are its options, and they enter the key of every record. Which images it
+lists depends on its options alone, so image i is the same in every run, order and shard.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, get_args
+
+from benchmark.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+
+Explain = Literal["predicted", "label"]
+Baseline = Literal["black", "white", "grey", "mean"]
+Split = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image.
+
+    Attributes:
+        uid: its name, whatever its place in the list.
+        image: `(C, H, W)` float in [0, 1] where it was generated; an RGB photograph where the model crops and resizes.
+        label: index of its class, or None where unknown.
+        mask: `(H, W)` bool, true where the object is, or None where unknown.
+    """
+
+    uid: str
+    image: Tensor | Image.Image
+    label: int | None = None
+    mask: Tensor | None = None
+
+
+class Dataset(Protocol):
+    """What the harness reads of a data set.
+
+    Attributes:
+        version: raised with every change of an image or label.
+        name: its name in tables.
+        n: how many images are asked for, None for all.
+        seed: decides which images are listed.
+        explain: the class to explain: what the model predicts, or the label.
+        baseline: what stands for "absent", in pixel space: `mean` is the image's own mean colour.
+        classes: names of the classes, in the order of labels; None where any model's classes will do.
+        fingerprint: SHA-256 in hex that fixes the list of images and, where they are files, their bytes.
+    """
+
+    version: ClassVar[str]
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def n(self) -> int | None: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def explain(self) -> Explain: ...
+    @property
+    def baseline(self) -> Baseline: ...
+    @property
+    def classes(self) -> tuple[str, ...] | None: ...
+    @property
+    def fingerprint(self) -> str: ...
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Item: ...
+
+
+def check_options(dataset: Dataset) -> None:
+    """Refuse options that no data set can honour.
+
+    Raises:
+        UserError: `explain` or `baseline` is unknown, or `n` or `seed` is out of range.
+    """
+    for option, allowed in (("explain", get_args(Explain)), ("baseline", get_args(Baseline))):
+        if getattr(dataset, option) not in allowed:
+            chosen = getattr(dataset, option)
+            raise UserError(f"datasets.{option}={chosen} is unknown: expected one of {', '.join(allowed)}")
+    if dataset.n is not None and dataset.n < 1:
+        raise UserError(f"datasets.n={dataset.n} leaves no image: expected 1 or more")
+    if dataset.seed < 0:
+        raise UserError(f"datasets.seed={dataset.seed} is negative: expected 0 or more")
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 in hex of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,131 @@
+"""Two small models whose trained weights come with the project, so that a sweep runs anywhere, without a network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from torch import nn
+
+from benchmark.cam_layer import choose
+from benchmark.errors import UserError
+from benchmark.models import Model, digest, freeze
+
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+@dataclass(frozen=True)
+class Cnn:
+    """A narrow ResNet-10-T (He et al. 2019, arXiv:1812.01187) whose last feature map is 1/`output_stride` of the image.
+
+    Attributes:
+        channels: width of each of the four stages.
+        stem_width: channels that the first convolution makes.
+        output_stride: pixels of the image to a place of the last feature map.
+    """
+
+    channels: Sequence[int] = (16, 24, 32, 48)
+    stem_width: int = 8
+    output_stride: int = 8
+
+    learning_rate: ClassVar[float] = 1e-2
+    steps: ClassVar[int] = 1000
+
+    def network(self, size: tuple[int, int, int], classes: int) -> nn.Module:
+        """The network with random weights, for images of `size` (C, H, W)."""
+        import timm
+
+        network: nn.Module = timm.create_model(
+            "resnet10t",
+            in_chans=size[0],
+            num_classes=classes,
+            channels=tuple(self.channels),
+            stem_width=self.stem_width,
+            output_stride=self.output_stride,
+        )
+        return network
+
+
+@dataclass(frozen=True)
+class Vit:
+    """A plain vision transformer (Dosovitskiy et al. 2021, arXiv:2010.11929) with a class token and normalised keys.
+
+    Attributes:
+        patch: side of a patch in pixels.
+        width: features of a token.
+        depth: blocks.
+        heads: attention heads of a block.
+    """
+
+    patch: int = 8
+    width: int = 48
+    depth: int = 3
+    heads: int = 3
+
+    learning_rate: ClassVar[float] = 4e-3
+    steps: ClassVar[int] = 12_000
+
+    def network(self, size: tuple[int, int, int], classes: int) -> nn.Module:
+        """The network with random weights, for images of `size` (C, H, W)."""
+        import timm
+
+        network: nn.Module = timm.create_model(
+            "vit_tiny_patch16_224",
+            in_chans=size[0],
+            img_size=size[1:],
+            num_classes=classes,
+            patch_size=self.patch,
+            embed_dim=self.width,
+            depth=self.depth,
+            num_heads=self.heads,
+            qk_norm=True,  # without it training takes twice as long
+        )
+        return network
+
+
+def embedded(name: str, dataset: str, architecture: Cnn | Vit, layer: str | None = None) -> Model:
+    """A small model with the weights that the project ships, made by `python -m benchmark.train`.
+
+    Args:
+        name: `small_cnn` or `small_vit`.
+        dataset: what it was trained on, `shapes` or `digits`.
+        architecture: of the network, as in the model's yaml.
+        layer: for CAM methods; None finds it (see `benchmark.cam_layer`).
+
+    Raises:
+        UserError: there are no weights for this data set, the architecture is not the one that was trained, or the
+            layer does not exist.
+    """
+    from safetensors import safe_open
+    from torchvision.transforms import Compose, Resize, ToTensor
+
+    path = WEIGHTS / f"{name}-{dataset}.safetensors"
+    if not path.exists():
+        trained = sorted(each.stem.removeprefix(f"{name}-") for each in WEIGHTS.glob(f"{name}-*.safetensors"))
+        raise UserError(f"{name} has no weights for {dataset}: it is trained for {' and '.join(trained) or 'nothing'}")
+    with safe_open(path, "pt") as file:
+        facts = json.loads(file.metadata()["assay"])
+        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is no dictionary
+    channels, height, width = facts["size"]
+    size, classes = (channels, height, width), tuple(facts["classes"])
+    network = architecture.network(size, len(classes))
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise UserError(f"{path.name} holds another architecture than models.architecture describes") from error
+    return Model(
+        name=name,
+        network=freeze(network),
+        size=size,
+        mean=tuple(facts["mean"]),
+        std=tuple(facts["std"]),
+        classes=len(classes),
+        class_names=classes,
+        layer=choose(network, size, layer),
+        weights=digest(network),
+        transform=Compose([Resize([height, width]), ToTensor()]),
+        dataset=dataset,
+    )
