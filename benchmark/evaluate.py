@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark import passes, records
-from benchmark.attributions import cached
+from benchmark.attributions import Entry
 from benchmark.cells import Cell, Choice
 from benchmark.errors import NotApplicable, UserError
 from benchmark.plugins import choose
@@ -111,9 +111,7 @@ class Evaluation:
     def maps(self) -> Sequence[Tensor] | Exception:
         """The map of every image, a tensor a batch on the CPU, or why there is none."""
         try:
-            identity = [asdict(self.subject.model_choice), asdict(self.subject.dataset_choice), asdict(self.choice)]
-            names = (self.subject.model_choice.name, self.subject.dataset_choice.name, self.choice.name)
-            found = cached(self.root, names, [*identity, self.subject.seed], self._explain_all)["maps"]
+            found = self._entry(self.choice).get(self._explain_all)["maps"]
         except Exception as error:
             return error
         return found.split([len(batch) for batch in self.subject.batches])
@@ -199,10 +197,11 @@ class Evaluation:
             found = [metric.prepare(self.subject.model.network, batch.to(self.subject.device)) for batch in batches]
             return {name: torch.cat([part[name].cpu() for part in found]) for name in found[0]}
 
+        return self._entry(choice).get(prepare)
+
+    def _entry(self, choice: Choice) -> Entry:
         subject = self.subject
-        identity = [asdict(subject.model_choice), asdict(subject.dataset_choice), asdict(choice), subject.seed]
-        names = (subject.model_choice.name, subject.dataset_choice.name, "prepared", choice.name)
-        return cached(self.root, names, identity, prepare)
+        return Entry(self.root, subject.model_choice, subject.dataset_choice, choice, subject.seed)
 
 
 def _split(tensors: Mapping[str, Tensor], batches: Sequence[Batch]) -> list[dict[str, Tensor]]:

@@ -20,11 +20,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from benchmark import leaderboard, plugins, records, subjects
+from benchmark import gallery, leaderboard, plugins, records, subjects
 from benchmark.cells import Choice
 from benchmark.errors import UserError
 from benchmark.evaluate import Evaluation, Outcome, describe
-from benchmark.gallery import Gallery
 from benchmark.progress import Progress
 from benchmark.protocols import Method, Metric
 from benchmark.subjects import Subject
@@ -47,7 +46,6 @@ class Sweep:
         self.tracking: Tracking | None = None
         self.drawn: list[Path] = []
         self._loaded: tuple[str, Subject | UserError] | None = None
-        self._gallery: Gallery | None = None
 
     def job(self, config: DictConfig) -> None:
         """Score one method on one subject with every metric that has no record yet; never raise for one cell's sake."""
@@ -81,8 +79,6 @@ class Sweep:
         evaluation = Evaluation(self.root, subject, plugins.choose(name, method, config.methods), method, self.progress)
         outcomes = list(evaluation.run(_metrics(config, trusted), config.debug))
         self.outcomes += outcomes
-        assert self._gallery is not None
-        self._gallery.add(evaluation, outcomes)
         self._track(config, evaluation, outcomes)
         return outcomes
 
@@ -101,16 +97,14 @@ class Sweep:
         subject = self._loaded[1]
         if isinstance(subject, UserError):
             raise subject
-        if self._gallery is None:
-            self._gallery = Gallery(self.root, subject)
-            self.pairs.append((subject.model_choice, subject.dataset_choice))
+        if (pair := (subject.model_choice, subject.dataset_choice)) not in self.pairs:
+            self.pairs.append(pair)
         return subject
 
     def draw(self) -> None:
         """Draw the figures of the subject in memory."""
-        if self._gallery is not None:
-            self.drawn += self._gallery.draw()
-            self._gallery = None
+        if self._loaded is not None and isinstance(self._loaded[1], Subject):
+            self.drawn += gallery.draw(self.root, self._loaded[1])
 
     def _track(self, config: DictConfig, evaluation: Evaluation, outcomes: list[Outcome]) -> None:
         if self.tracking is None:

@@ -59,6 +59,8 @@ def load(config: DictConfig, trusted: Collection[str] = ()) -> Subject:
     model: Model = build(config.models, trusted)
     models.check(model, dataset)
     model.network.to(device)
+    if config.channels_last:
+        model.network.to(memory_format=torch.channels_last)
     items = [dataset[index] for index in range(len(dataset))]
     height, width = model.size[1:]
     chunk = automatic_chunk(device, height * width) if config.chunk == "auto" else int(config.chunk)

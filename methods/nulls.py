@@ -93,13 +93,37 @@ class InputMagnitude(Method):
 
 @dataclass(frozen=True)
 class Intensity(Method):
-    """Mean of channels, `(N, 1, H, W)`: the brighter the higher."""
+    """Mean of channels, `(N, 1, H, W)`, blurred where asked for: the brighter the higher.
+
+    A blur averages out what is small and bright, so that the brightest place of some size wins.
+
+    Attributes:
+        sigma: width of the Gaussian blur as a fraction of each side, 0 for none.
+
+    Raises:
+        UserError: `sigma` is negative.
+    """
 
     role = "null"
     class_agnostic = True
 
+    sigma: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.sigma < 0:
+            raise UserError(f"intensity needs sigma >= 0, not {self.sigma}")
+
     def attribute(self, model: nn.Module, batch: Batch) -> Tensor:
-        return batch.inputs.mean(1, keepdim=True)
+        grey = batch.inputs.mean(1, keepdim=True)
+        if self.sigma == 0:
+            return grey
+        blurs = []
+        for side in batch.inputs.shape[2:]:
+            place = torch.arange(side, device=grey.device).to(grey.dtype)
+            kernel = torch.exp(-0.5 * ((place - place.unsqueeze(1)) / (self.sigma * side)) ** 2)
+            blurs.append(kernel / kernel.sum(1, keepdim=True))
+        down, across = blurs
+        return down @ grey @ across.T
 
 
 @dataclass(frozen=True)

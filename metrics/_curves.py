@@ -27,7 +27,7 @@ class Curves:
     """
 
     output: passes.Score = "prob"
-    steps: int = 100
+    steps: int = 32
     patch: int = 1
     reduce: maps.Reduce = "sum"
 

@@ -36,7 +36,7 @@ class ParameterRandomisation(Metric):
     Source: Adebayo et al. 2018, arXiv:1810.03292; why it must not rank: Binder et al. 2023, arXiv:2211.12486.
     """
 
-    stages: int = 4
+    stages: int = 3
     seeds: int = 1
     statistics: bool = False
     reduce: maps.Reduce = "sum"

@@ -24,7 +24,7 @@ class Throughput(Metric):
     Each number is the median of repeats after a warm-up, the device synchronised before every reading of the clock.
     The passes an image need no clock: they are exact and the same on every machine. A backward that stops at a layer
     counts as one. Peak memory is what the explanation of one batch adds to what was allocated before. Energy is the
-    GPU's own counter over the batches that were timed, undefined without NVML.
+    GPU's own counter over at least a second, undefined without NVML.
 
     Attributes:
         images: in the timed batch, at most.
@@ -33,10 +33,10 @@ class Throughput(Metric):
         seconds: budget of each of the two measurements.
     """
 
-    images: int = 16
+    images: int = 8
     repeats: int = 10
     latencies: int = 20
-    seconds: float = 0.5
+    seconds: float = 0.25
 
     version: ClassVar[str] = "1"
     family: ClassVar[str] = "cost"
@@ -59,11 +59,7 @@ class Throughput(Metric):
         singles = [batch.select([i]) for i in range(len(batch))]
         with passes.counted(model) as count:
             memory = _peak_memory(lambda: explain(model, batch), device)
-        before, started = _energy(device), time.perf_counter()
         times = _timed(lambda i: explain(model, batch), self.repeats, self.seconds, device)
-        energy = (_energy(device) - before) / (len(batch) * len(times))
-        # The counter moves about every 100 ms: over less than a second it says nothing.
-        energy = energy if time.perf_counter() - started > 1 else torch.nan
         latencies = _timed(lambda i: explain(model, singles[i % len(singles)]), self.latencies, self.seconds, device)
         rates = [len(batch) / seconds for seconds in times]
         milliseconds = torch.tensor(latencies, dtype=torch.float64) * 1000
@@ -72,7 +68,7 @@ class Throughput(Metric):
             "latency_p50": float(milliseconds.quantile(0.5)),
             "latency_p95": float(milliseconds.quantile(0.95)),
             "peak_memory": memory / 2**20,
-            "energy": energy,
+            "energy": _energy(lambda: explain(model, batch), device) / len(batch),
             "forwards": count.forwards / len(batch),
             "backwards": count.backwards / len(batch),
         }
@@ -115,8 +111,11 @@ def _peak_memory(run: Callable[[], Any], device: torch.device) -> float:
     return peak
 
 
-def _energy(device: torch.device) -> float:
-    """Joules that the GPU has used since its driver was loaded, NaN where nothing counts them."""
+def _energy(run: Callable[[], Any], device: torch.device) -> float:
+    """Joules of the GPU's own counter for one `run`, NaN where nothing counts them.
+
+    The counter moves about every 100 ms, so it is read over at least a second.
+    """
     if device.type != "cuda":
         return torch.nan
     try:
@@ -126,6 +125,11 @@ def _energy(device: torch.device) -> float:
     try:
         pynvml.nvmlInit()
         handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
-        return pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000
+        before, started, runs = pynvml.nvmlDeviceGetTotalEnergyConsumption(handle), time.perf_counter(), 0
+        while time.perf_counter() - started < 1:
+            run()
+            _synchronise(device)
+            runs += 1
+        return (pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) - before) / 1000 / runs
     except pynvml.NVMLError:
         return torch.nan

@@ -12,7 +12,7 @@ BOTTOM = {"protocols", "errors", "randomness", "passes", "maps", "cells"}
 """Shared primitives below methods and metrics; they import nothing of ours but each other."""
 
 HEAVY = {"torch", "timm", "torchvision", "wandb"}
-LIGHT = {"choices", "leaderboard", "statistics", "records", "cells", "errors", "__init__"}
+LIGHT = {"choices", "leaderboard", "frames", "tables", "statistics", "records", "cells", "errors", "__init__"}
 """Help, listings and tables start in less than a second."""
 
 SOURCES = sorted(path for folder in ("benchmark", "methods", "metrics") for path in (ROOT / folder).rglob("*.py"))

@@ -13,13 +13,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmark import leaderboard, records
+from benchmark import frames, leaderboard, records, tables
 from benchmark.cells import Cell, Choice
 from benchmark.errors import UserError
-from benchmark.leaderboard import frame, labels, markdown, report, summarise, terminal, write_tables
+from benchmark.frames import frame, labels, summarise
+from benchmark.leaderboard import report, write_tables
 from benchmark.protocols import Measure
 from benchmark.records import Record
 from benchmark.statistics import bootstrap_interval, rank_groups
+from benchmark.tables import markdown, terminal
 
 INFINITY = math.inf
 METRICS: dict[str, tuple[str, list[Measure]]] = {
@@ -148,7 +150,7 @@ def row_of(summary: pd.DataFrame, method: str, column: str) -> pd.Series:
 def labels_of(axis: str, *choices: Choice) -> list[str]:
     cells = [cell("saliency", **{axis: choice}) if axis != "method" else cell(choice) for choice in choices]
     found = labels(cells)
-    return [found[axis, leaderboard.identity(one, axis)] for one in cells]
+    return [found[axis, frames.identity(one, axis)] for one in cells]
 
 
 @pytest.mark.parametrize("axis", ["model", "dataset", "method", "metric"])
@@ -174,7 +176,7 @@ def test_labels_that_would_read_alike_stay_apart() -> None:
 
 def test_seeds_and_devices_are_never_mixed_in_one_column() -> None:
     seeds = [replace(cell("rise"), seed=seed) for seed in (0, 1)]
-    assert [labels(seeds)["metric", leaderboard.identity(one, "metric")] for one in seeds] == [
+    assert [labels(seeds)["metric", frames.identity(one, "metric")] for one in seeds] == [
         "srg(seed=0)",
         "srg(seed=1)",
     ]
@@ -408,7 +410,7 @@ def test_markdown_text() -> None:
     ],
 )
 def test_numbers_keep_their_digits(value: float, size: float, expected: str) -> None:
-    assert leaderboard._number(value, size) == expected
+    assert tables._number(value, size) == expected
 
 
 @pytest.mark.parametrize(

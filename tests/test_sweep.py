@@ -119,7 +119,7 @@ def test_what_a_sweep_leaves(reference: Path) -> None:
         assert rows.loc[rows["status"] != "ok", "value"].isna().all()
         assert {"torch", "device", "commit", "created"} <= set(record.facts["environment"])
     by_metric = {record.cell.metric.name: record for record in found if record.cell.method.name == "saliency"}
-    assert by_metric["deletion"].facts["forwards"] == 6 * 99
+    assert by_metric["deletion"].facts["forwards"] == 6 * 31
     assert by_metric["srg"].facts["forwards"] == 0
     assert by_metric["completeness"].facts["reason"]
     values = {name: record.rows["value"].to_numpy() for name, record in by_metric.items()}

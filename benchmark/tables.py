@@ -1,0 +1,217 @@
+"""A summary as text: tables for a screen and as Markdown."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmark.frames import COST, FACTS, ROLES, headline
+
+_WORDS = {"not_applicable": "n/a"}
+
+
+@dataclass(frozen=True)
+class _Table:
+    """One model on one data set: the cells of its methods (lines) by columns, each cell in pieces to be aligned."""
+
+    title: str
+    columns: pd.DataFrame
+    roles: pd.Series
+    images: Mapping[str, str]
+    pieces: Mapping[tuple[str, str], list[str]]
+    notes: list[str]
+
+
+def _tables(summary: pd.DataFrame) -> Iterator[_Table]:
+    for (dataset, model, _), part in summary.groupby(["dataset", "model", summary["family"] == COST], sort=False):
+        columns = part.drop_duplicates("column").set_index("column")[FACTS]
+        meant = part.loc[part["status"] != "not_applicable", "column"]
+        columns = columns[columns.index.isin(meant)]
+        roles = part.drop_duplicates("method").set_index("method")["role"]
+        cost = bool((part["family"] == COST).all())
+        totals = part.groupby("method", sort=False)["total"].max()
+        title = [f"dataset {dataset}", f"model {model}"]
+        first = headline(columns)
+        title += [COST] if cost else [f"n = {totals.max()}"]
+        title += [f"sorted by {first}"] if first else []
+        pieces = {
+            (str(row.method), str(name)): _cost(row) if cost else _pieces(row, sizes)
+            for name, rows in part.groupby("column", sort=False)
+            for sizes in [rows[["low", "high", "mean"]].abs().max(axis=1)]
+            for row in rows.itertuples()
+        }
+        images = {} if cost else {str(method): str(total or "") for method, total in totals.items()}
+        yield _Table(" · ".join(title), columns, roles, images, pieces, _notes(part))
+
+
+def _pieces(row: Any, sizes: pd.Series) -> list[str]:
+    """Mean, interval, letters and counts of a cell, or the one word that stands for it; `sizes` of its column."""
+    if row.status != "ok":
+        return [_WORDS.get(row.status, row.status)]
+    # One number of decimals for a column, unless its smallest cell would be left with less than two digits.
+    decimals = _decimals(sizes.max())
+    together = decimals is not None and sizes[sizes > 0].min() >= 10 ** (1 - decimals)
+    size = float(sizes.max() if together else sizes[row.Index])
+    count = f"{row.n}/{row.total}" if row.n < row.total else ""
+    bounds = ["", ""] if np.isnan(row.low) else [f"[{_number(row.low, size)},", f"{_number(row.high, size)}]"]
+    return [_number(row.mean, size), *bounds, row.letters, count]
+
+
+def _cost(row: Any) -> list[str]:
+    if row.status != "ok":
+        return [_WORDS.get(row.status, row.status)]
+    return [f"{row.mean:.0f}" if abs(row.mean) >= 1000 else f"{row.mean:.3g}"]
+
+
+def _number(value: float, size: float) -> str:
+    """`value` with the decimals of numbers of `size`, and without the sign of a zero."""
+    decimals = _decimals(size)
+    text = f"{value:.2e}" if decimals is None else f"{value:.{decimals}f}"
+    return text.removeprefix("-") if float(text) == 0 else text
+
+
+def _decimals(size: float) -> int | None:
+    """Three for numbers of ordinary size, None where only powers of ten can show them."""
+    for decimals, low, high in ((3, 0.01, 10), (4, 0.001, 0.01), (1, 10, 10_000)):
+        if low <= size < high:
+            return decimals
+    return 3 if size == 0 else None
+
+
+def heading(name: str, fact: Any) -> str:
+    arrow = {True: " ↑", False: " ↓"}.get(fact["higher_is_better"], "")
+    return f"{name}{arrow}" + (f" [{fact['unit']}]" if fact["unit"] else "")
+
+
+def _notes(part: pd.DataFrame) -> list[str]:
+    """Why cells have no number, and which images are left out, each reason once."""
+    notes = []
+    for status in ("not_applicable", "failed", "missing"):
+        for reason, same in part[part["status"] == status].groupby("reason", sort=False):
+            notes.append(f"{_WORDS.get(status, status)}: {_which(same, part)}: {str(reason) or 'no value'}")
+    for status in ("degenerate", "invalid", "not_applicable"):
+        left_out = part[(part[status] > 0) & (part["status"] != "not_applicable")]
+        for (count, total), same in left_out.groupby([status, "total"], sort=False):
+            notes.append(f"{count} of {total} images {_WORDS.get(status, status)}: {_which(same, part)}")
+    return notes
+
+
+def _which(cells: pd.DataFrame, part: pd.DataFrame) -> str:
+    """`deletion, insertion of rise; srg of every row`: a metric stands for all of its columns."""
+    widths = part.drop_duplicates("column").groupby("metric").size()
+    whole = cells.groupby(["metric", "method"])["column"].transform("size") == cells["metric"].map(widths)
+    names = cells["column"].mask(whole, cells["metric"])
+    methods_of = cells.groupby(names, sort=False)["method"].agg(lambda methods: ", ".join(dict.fromkeys(methods)))
+    roles = dict.fromkeys(part["method"])
+    everything = ", ".join(roles)
+    found: dict[str, list[str]] = {}
+    for name, methods in methods_of.items():
+        found.setdefault("every row" if methods == everything and len(roles) > 2 else methods, []).append(str(name))
+    return "; ".join(f"{', '.join(names)} of {methods}" for methods, names in found.items())
+
+
+def terminal(summary: pd.DataFrame, width: int | None = None) -> str:
+    """Plain text for a screen of `width` characters (default: this one): a block a family, more where it is wide."""
+    width = width or max(100, shutil.get_terminal_size((140, 24)).columns)
+    texts = []
+    for table in _tables(summary):
+        lines = [table.title, "═" * len(table.title)]
+        for family, columns in table.columns.groupby("family", sort=False):
+            lines += ["", *_blocks(table, str(family), columns, width)]
+        notes = [textwrap.wrap(note, width, subsequent_indent="    ") for note in table.notes]
+        texts.append("\n".join([*lines, *([""] if notes else []), *(line for note in notes for line in note)]))
+    return "\n\n\n".join(texts) + "\n"
+
+
+def _blocks(table: _Table, family: str, columns: pd.DataFrame, width: int) -> Iterator[str]:
+    """The lines of a family, its columns side by side as far as they fit."""
+    methods = [str(method) for method in table.roles.index]
+    stub = [_column([family, *methods])]
+    if table.images:
+        stub.append(_column(["n", *(table.images[method] for method in methods)], right=True))
+    waiting = []
+    for name, fact in columns.iterrows():
+        above, label = ("", str(name)) if fact["metric"] == name else (str(fact["metric"]), str(fact["measure"]))
+        bodies = _aligned([table.pieces[method, str(name)] for method in methods])
+        waiting.append((above, [heading(label, fact), *bodies]))
+    while waiting:
+        used = sum(len(column[0]) + 2 for column in stub)
+        shown: list[list[str]] = []
+        said = ""
+        while waiting:
+            above, body = waiting[0]
+            column = _column(["" if above == said else above, *body])
+            if shown and used + len(column[0]) > width:
+                break
+            shown.append(column)
+            used += len(column[0]) + 2
+            said = above
+            waiting.pop(0)
+        columns_shown = [*(["".ljust(len(column[0])), *column] for column in stub), *shown]
+        lines = ["  ".join(cells).rstrip() for cells in zip(*columns_shown, strict=True)]
+        yield from lines[:2] if lines[0] else lines[1:2]
+        yield "─" * (used - 2)
+        before = "method"
+        for role, line in zip(table.roles, lines[2:], strict=True):
+            if role != before and ROLES.get(role):
+                yield f"── {ROLES[role]} ".ljust(used - 2, "─")
+            before = role
+            yield line
+        if waiting:
+            yield ""
+
+
+def _column(cells: Sequence[str], right: bool = False) -> list[str]:
+    width = max(map(len, cells))
+    return [cell.rjust(width) if right else cell.ljust(width) for cell in cells]
+
+
+def _aligned(cells: Sequence[list[str]]) -> list[str]:
+    """Cells as text, means and bounds below each other; a word stands alone."""
+    pieces = max(map(len, cells))
+    widths = [max(len(cell[piece]) for cell in cells if len(cell) == pieces) for piece in range(pieces)]
+
+    def text(cell: list[str]) -> str:
+        if len(cell) < pieces:
+            return cell[0]
+        sides = [str.rjust] * 3 + [str.ljust] * 2
+        return " ".join(side(part, width) for side, part, width in zip(sides, cell, widths, strict=False) if width)
+
+    return [text(cell) for cell in cells]
+
+
+def markdown(summary: pd.DataFrame) -> str:
+    """The tables as Markdown, a heading a model and data set and a table a family."""
+    lines = []
+    for table in _tables(summary):
+        lines += [f"## {_escaped(table.title)}", ""]
+        for family, columns in table.columns.groupby("family", sort=False):
+            counts = bool(table.images)
+            headings = [heading(str(name), fact) for name, fact in columns.iterrows()]
+            lines += [f"### {family}", "", _line(["method", *(["n"] if counts else []), *headings])]
+            lines.append("|:--|" + ("--:|" if counts else "") + "--:|" * len(columns))
+            before = "method"
+            for method, role in table.roles.items():
+                if role != before and ROLES.get(role):
+                    lines.append(_line([f"*{ROLES[role]}*", *[""] * (len(columns) + counts)]))
+                before = role
+                cells = [" ".join(filter(None, table.pieces[str(method), str(name)])) for name in columns.index]
+                lines.append(_line([str(method), *([table.images[str(method)]] if counts else []), *cells]))
+            lines.append("")
+        lines += [*(f"- {_escaped(note)}" for note in table.notes), *([""] if table.notes else [])]
+    return "\n".join(lines)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(map(_escaped, cells))} |"
+
+
+def _escaped(text: str) -> str:
+    """On one line, and without signs that would end a cell or start a tag."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
