@@ -20,9 +20,10 @@ bench: .venv/ready              ## time against the bare passes through the mode
 slow: .venv/ready               ## retrain the small CNN from scratch
 	$(BIN)/python -m pytest -m slow
 
-# torch and torchvision come in one command, so that their builds fit each other.
-.venv/ready: pyproject.toml constraints.txt
+# Exactly the packages that were tested, by hash; torch and torchvision in one command, so that their builds fit.
+.venv/ready: constraints.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet -e ".[dev]"
+	$(BIN)/pip install --quiet --require-hashes -r constraints.txt
+	$(BIN)/pip install --quiet --no-deps -e .
 	touch $@

@@ -130,7 +130,7 @@ def heat_maps(
     if True in negative:
         x = page.scale(_SIGNED, "negative", "positive", x, y, font) + 2 * font
     if False in negative:
-        page.scale(_UNSIGNED, "0", "positive", x, y, font)
+        page.scale(_UNSIGNED, "lowest", "highest", x, y, font)
     if scores:
         x, y, side = (right, y, "right") if beside else (margin, y + 1.2 * line, "left")
         page.text(x, y, "number: SRG, higher is better, best of the row in bold", font, _GREY, ha=side)
@@ -210,8 +210,11 @@ def paint(values: ArrayLike, image: ArrayLike) -> tuple[Array, str]:
     size = np.abs(values)
     # A map that is zero nearly everywhere has no 99th percentile to scale by.
     scale = np.percentile(size, 99) or size.max()
-    level = values / scale
-    colours = _SIGNED((level + 1) / 2) if values.min() < 0 else _UNSIGNED(level)
+    low = values.min()
+    # A map without negatives may lie far above zero everywhere, as RISE's do: only its differences can be seen.
+    colours = (
+        _SIGNED((values / scale + 1) / 2) if low < 0 else _UNSIGNED((values - low) / max(scale - low, 1e-12 * scale))
+    )
     grey = image if image.ndim == 2 else image @ np.array([0.299, 0.587, 0.114])
     return np.asarray(colours)[..., :3] * (0.8 + 0.2 * grey[..., None]), ""
 

@@ -23,14 +23,14 @@ def windows(side: int, window: int, stride: int, device: torch.device | str | No
 class Occlusion(Method):
     """`mean over windows W that cover a pixel of (z_t(x) - z_t(x with W from the baseline)) / |W|`, `(N, 1, H, W)`.
 
-    Each window's drop is spread evenly over its pixels, so that with window = stride = 1 an additive model gets exactly
+    Each window's drop is spread evenly over its pixels, so that with windows and strides of one pixel an additive model gets exactly
     the contribution of each pixel, and windows side by side add up to the sum of their drops.
 
     Source: Zeiler & Fergus 2013, arXiv:1311.2901 (who show the occluded score itself).
 
     Attributes:
-        window: side of the square in pixels.
-        stride: distance between windows in pixels, from 1 to `window`, so that every pixel is covered.
+        window: side of the square, as a fraction of the image's shorter side; at least a pixel.
+        stride: distance between windows, likewise; at most `window`, so that every pixel is covered.
 
     Raises:
         UserError: an option is out of its range.
@@ -42,17 +42,20 @@ class Occlusion(Method):
 
     has_baseline = True
 
-    window: int = 16
-    stride: int = 8
+    window: float = 0.25
+    stride: float = 0.125
 
     def __post_init__(self) -> None:
-        if not 1 <= self.stride <= self.window:
-            raise UserError(f"occlusion needs 1 <= stride <= window, not stride {self.stride}, window {self.window}")
+        if not 0 < self.stride <= self.window <= 1:
+            given = f"stride {self.stride}, window {self.window}"
+            raise UserError(f"occlusion needs 0 < stride <= window <= 1, as fractions of the image, not {given}")
 
     @torch.no_grad()
     def attribute(self, model: nn.Module, batch: Batch) -> Tensor:
         inputs = batch.inputs
-        rows, columns = (windows(side, self.window, self.stride, inputs.device) for side in inputs.shape[2:])
+        shorter = min(inputs.shape[2:])
+        window, stride = (max(1, round(part * shorter)) for part in (self.window, self.stride))
+        rows, columns = (windows(side, window, stride, inputs.device) for side in inputs.shape[2:])
         positions = len(rows) * len(columns)
 
         def part(start: int, stop: int) -> Tensor:

@@ -27,7 +27,16 @@ from methods.smoothgrad import SmoothGrad
 
 CONF = Path(__file__).parents[1] / "conf" / "methods"
 NAMES = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem != "custom")
-NULLS = ["blurred_random", "centre_prior", "constant", "input_magnitude", "intensity", "random", "sobel"]
+NULLS = [
+    "blurred_intensity",
+    "blurred_random",
+    "centre_prior",
+    "constant",
+    "input_magnitude",
+    "intensity",
+    "random",
+    "sobel",
+]
 EXACT = {"atol": 1e-9, "rtol": 1e-9}
 
 
@@ -111,7 +120,7 @@ def test_linear_model_gives_every_unit_its_own_contribution(size):
     for rule in ("gauss_legendre", "midpoint"):
         found = IntegratedGradients(steps=3, rule=rule).attribute(model, batch)
         torch.testing.assert_close(found, contribution, **EXACT)
-    found = Occlusion(window=1, stride=1).attribute(model, batch)
+    found = Occlusion(window=1 / min(size), stride=1 / min(size)).attribute(model, batch)
     torch.testing.assert_close(found, contribution.sum(1, keepdim=True), **EXACT)
     from_zero = dataclasses.replace(batch, baseline=torch.zeros_like(batch.inputs))
     torch.testing.assert_close(InputXGradient().attribute(model, from_zero), weights * batch.inputs, **EXACT)
@@ -194,7 +203,7 @@ def test_smoothgrad_of_a_quadratic_is_its_gradient():
 # Occlusion and RISE --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("size", "window", "stride"), [((6, 6), 2, 2), ((7, 5), 3, 2), ((4, 9), 4, 3), ((5, 5), 9, 4)])
+@pytest.mark.parametrize(("size", "window", "stride"), [((6, 6), 2, 2), ((7, 5), 3, 2), ((4, 9), 4, 3), ((5, 5), 5, 4)])
 def test_occlusion_follows_its_definition(size, window, stride):
     model = ready(Tiny())
     batch = batch_of(model, images(2, size), baseline=images(2, size, seed=2), chunk=5)
@@ -216,14 +225,16 @@ def test_occlusion_follows_its_definition(size, window, stride):
             break
         top += stride
     assert cover.min() > 0
-    torch.testing.assert_close(Occlusion(window, stride).attribute(model, batch), total / cover, **EXACT)
+    found = Occlusion(window / min(size), stride / min(size)).attribute(model, batch)
+    torch.testing.assert_close(found, total / cover, **EXACT)
 
 
 def test_occlusion_side_by_side_sums_to_its_drops():
     model = ready(nn.Sequential(nn.Flatten(), nn.Linear(3 * 36, 4)))
     batch = batch_of(model, images(size=(6, 6)), baseline=images(size=(6, 6), seed=2))
     gap = passes.class_scores(batch.logits - batch.baseline_logits, batch.targets)
-    torch.testing.assert_close(Occlusion(4, 4).attribute(model, batch).sum((1, 2, 3)), gap, **EXACT)
+    found = Occlusion(4 / 6, 4 / 6).attribute(model, batch).sum((1, 2, 3))
+    torch.testing.assert_close(found, gap, **EXACT)
 
 
 @pytest.mark.parametrize("size", [(14, 14), (10, 17)])
@@ -447,7 +458,7 @@ def test_occlusion_agrees_with_captum(resnet):
         target=batch.targets,
     )[:, :1]
     # Captum spreads no window over its pixels, each covered pixel gets the whole drop; and it works in float32.
-    found = Occlusion(16, 12).attribute(model, batch) * 256
+    found = Occlusion(16 / 64, 12 / 64).attribute(model, batch) * 256
     torch.testing.assert_close(found.float(), expected, atol=1e-6, rtol=1e-4)
     assert expected.std() > 1e-3
 
@@ -463,6 +474,12 @@ def test_null_rows_by_hand():
     assert torch.equal(Constant().attribute(model, batch), torch.ones(1, 1, 4, 4).double())
     assert torch.equal(InputMagnitude().attribute(model, batch), inputs.abs())
     assert torch.equal(Intensity().attribute(model, batch), inputs[:, :1])
+    blurred = Intensity(sigma=0.1).attribute(model, batch)[0, 0]
+    rows, columns = (torch.arange(side).double() for side in inputs.shape[2:])
+    weight = torch.exp(-((rows[:, None] - 1) ** 2) / (2 * (0.1 * len(rows)) ** 2))
+    weight = weight * torch.exp(-((columns - 2) ** 2) / (2 * (0.1 * len(columns)) ** 2))
+    expected = (weight * inputs[0, 0]).sum() / weight.sum()
+    torch.testing.assert_close(blurred[1, 2], expected.to(blurred.dtype))
     edge = torch.tensor([0.0, 8.0, 8.0, 0.0]).double().expand(1, 1, 4, 4)  # a step of 2 under weights 1 + 2 + 1
     assert torch.equal(Sobel().attribute(model, batch), edge)
     turned = dataclasses.replace(batch, inputs=inputs.transpose(2, 3).contiguous())
@@ -516,7 +533,7 @@ def test_null_rows_never_call_the_model(name):
 
 # The contract over every yaml ----------------------------------------------------------------------------------------
 
-SMALL = {"rise": {"masks": 20}, "smoothgrad": {"samples": 5}, "occlusion": {"window": 5, "stride": 3}}
+SMALL = {"rise": {"masks": 20}, "smoothgrad": {"samples": 5}, "occlusion": {"window": 0.4, "stride": 0.25}}
 
 
 @pytest.fixture(scope="module")
@@ -527,7 +544,7 @@ def tiny():
 
 def test_every_method_has_a_yaml_that_lists_every_option():
     classes = {subclass.__name__ for subclass in Method.__subclasses__() if subclass.__module__.startswith("methods.")}
-    assert len(NAMES) == 15
+    assert len(NAMES) == 16
     assert {type(configured(name)).__name__ for name in NAMES} == classes
     for name in NAMES:
         text = (CONF / f"{name}.yaml").read_text()
@@ -684,7 +701,7 @@ def test_model_without_gradient_is_not_applicable():
         lambda: IntegratedGradients(rule="simpson"),
         lambda: SmoothGrad(samples=0),
         lambda: SmoothGrad(noise=-1.0),
-        lambda: Occlusion(window=4, stride=5),
+        lambda: Occlusion(window=0.4, stride=0.5),
         lambda: Occlusion(stride=0),
         lambda: RISE(keep=0.0),
         lambda: RISE(cells=0),
