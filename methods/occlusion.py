@@ -23,8 +23,8 @@ def windows(side: int, window: int, stride: int, device: torch.device | str | No
 class Occlusion(Method):
     """`mean over windows W that cover a pixel of (z_t(x) - z_t(x with W from the baseline)) / |W|`, `(N, 1, H, W)`.
 
-    Each window's drop is spread evenly over its pixels, so that with windows and strides of one pixel an additive model gets exactly
-    the contribution of each pixel, and windows side by side add up to the sum of their drops.
+    Each window's drop is spread evenly over its pixels, so that with windows and strides of one pixel an additive model
+    gets exactly the contribution of each pixel, and windows side by side add up to the sum of their drops.
 
     Source: Zeiler & Fergus 2013, arXiv:1311.2901 (who show the occluded score itself).
 

@@ -74,7 +74,8 @@ def cascade(model: nn.Module, stages: int, stream: str, statistics: bool = False
     and whatever else no such method covers by normal draws of the same mean and spread. Each layer has a stream of
     its own, named by (`stream`, its name). It is one copy that changes on, so use it before asking for the next.
     """
-    copy = deepcopy(model)
+    device = next(model.parameters()).device
+    copy = deepcopy(model).cpu()  # where its draws are the same, whatever the device
     layers = [(name, module) for name, module in copy.named_modules() if list(module.parameters(recurse=False))][::-1]
     done = 0
     for stage in range(1, stages + 1):
@@ -82,17 +83,16 @@ def cascade(model: nn.Module, stages: int, stream: str, statistics: bool = False
         for name, module in layers[done:until]:
             _reset(module, randomness.integer("cascade", stream, name), statistics)
         done = until
-        yield copy
+        yield copy if device.type == "cpu" else deepcopy(copy).to(device)
 
 
 @torch.no_grad()
 def _reset(module: nn.Module, key: int, statistics: bool) -> None:
     """Re-initialise the parameters that `module` owns, from a stream of its own; the global generator is put back."""
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers(recurse=False)}
     before = {name: parameter.clone() for name, parameter in module.named_parameters(recurse=False)}
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(key)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(key)
         if callable(reset := getattr(module, "reset_parameters", None)):
             reset()
         for name, parameter in module.named_parameters(recurse=False):

@@ -15,7 +15,7 @@ from captum.attr import Saliency as CaptumSaliency
 from torch import Tensor, nn
 
 from benchmark.batches import freeze
-from benchmark.passes import chunked, class_scores
+from benchmark.passes import chunked
 from benchmark.protocols import Batch
 from methods.integrated_gradients import IntegratedGradients
 from methods.occlusion import Occlusion
