@@ -63,9 +63,9 @@ def choose(name: str, plugin: Any, config: DictConfig | None = None) -> Choice:
     else:
         given = OmegaConf.to_container(config, resolve=True) if config is not None else {}
         assert isinstance(given, dict)
-        bound = inspect.signature(type(plugin)).bind(**{str(k): v for k, v in given.items() if k != "_target_"})
-        bound.apply_defaults()
-        options = dict(bound.arguments)
+        named = {str(key): value for key, value in given.items() if key != "_target_"}
+        parameters = inspect.signature(type(plugin)).parameters.values()
+        options = {p.name: p.default for p in parameters if p.default is not p.empty} | named
     try:
         params = json.loads(json.dumps(options, allow_nan=False))
     except (TypeError, ValueError) as error:

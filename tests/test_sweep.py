@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -17,36 +18,15 @@ ROOT = Path(__file__).resolve().parent.parent
 SMALL = ("models=small_cnn", "datasets=digits", "datasets.n=6", "tracking=none", "threads=1")
 QUICK = "metrics=[deletion,insertion,srg,completeness,pointing_game]"
 
-OWN_METHOD = '''
-from dataclasses import dataclass
-
-from benchmark.protocols import Method
+README = (ROOT / "README.md").read_text()
 
 
-@dataclass(frozen=True)
-class Brightest(Method):
-    """The brighter a pixel, the more it matters."""
+def from_readme(name: str) -> str:
+    """The code block of the README that is to be the file `name`."""
+    found = re.search(rf"```python\n(# {re.escape(name)}\n.*?)```", README, re.DOTALL)
+    assert found, name
+    return found.group(1)
 
-    power: float = 2.0
-
-    def attribute(self, model, batch):
-        return batch.inputs.abs() ** self.power
-'''
-
-OWN_METRIC = """
-from dataclasses import dataclass
-
-from benchmark.protocols import Measure, Metric, Scores
-
-
-@dataclass(frozen=True)
-class Peak(Metric):
-    measures = (Measure("peak", higher_is_better=True, range=(0.0, 1.0)),)
-
-    def score(self, model, batch, attributions, explain, prepared):
-        positive = attributions.clamp(min=0).flatten(1)
-        return Scores({"peak": positive.amax(1) / positive.sum(1)})
-"""
 
 BROKEN_METHODS = """
 import torch
@@ -177,22 +157,23 @@ def test_two_processes_on_one_folder(reference: Path, tmp_path: Path) -> None:
 
 
 def test_own_method_computes_its_own_cells_alone(reference: Path, tmp_path: Path) -> None:
-    (tmp_path / "my_methods.py").write_text(OWN_METHOD)
+    """The README's ten lines and its command, from a folder outside the repository."""
+    command = "methods=custom methods._target_=my_methods.GradientTimesDifference"
+    assert f"python -m benchmark {command}" in README
+    (tmp_path / "my_methods.py").write_text(from_readme("my_methods.py"))
     before = parquets(reference)
-    own = [
-        *SMALL, QUICK, f"results={reference}", "methods=custom", "methods._target_=my_methods.Brightest"
-    ]  # fmt: skip
+    own = [*SMALL, QUICK, f"results={reference}", *command.split()]
     done = benchmark(*own, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     after = parquets(reference)
     assert {path: after[path] for path in before} == before
     new = [records.read(reference / path) for path in after if path not in before]
     assert len(new) == 5
-    assert {record.cell.method.name for record in new} == {"brightest"}
-    assert new[0].cell.method.params == {"power": 2.0}
-    assert "brightest" in done.stdout
-    assert "saliency" in done.stdout
-    (tmp_path / "my_methods.py").write_text(OWN_METHOD.replace("abs()", "abs().sqrt()"))
+    assert {record.cell.method.name for record in new} == {"gradient_times_difference"}
+    assert new[0].cell.method.params == {}
+    assert "gradient_times_difference" in done.stdout
+    assert "smoothgrad" in done.stdout
+    (tmp_path / "my_methods.py").write_text(from_readme("my_methods.py") + "\n# edited\n")
     assert benchmark(*own, folder=tmp_path).returncode == 0
     assert len(parquets(reference)) == len(after) + 5
     for path in set(parquets(reference)) - set(before):
@@ -200,14 +181,10 @@ def test_own_method_computes_its_own_cells_alone(reference: Path, tmp_path: Path
 
 
 def test_own_metric(tmp_path: Path) -> None:
-    (tmp_path / "my_metrics.py").write_text(OWN_METRIC)
-    done = benchmark(
-        *SMALL,
-        "methods=saliency,constant",
-        "metrics=[custom]",
-        "metrics.custom._target_=my_metrics.Peak",
-        folder=tmp_path,
-    )
+    assert "python -m benchmark 'metrics=[custom]' metrics.custom._target_=my_metrics.Peak" in README
+    (tmp_path / "my_metrics.py").write_text(from_readme("my_metrics.py"))
+    own = ["metrics=[custom]", "metrics.custom._target_=my_metrics.Peak"]
+    done = benchmark(*SMALL, "methods=saliency,constant", *own, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     table = pd.read_csv(tmp_path / "results" / "tables" / "leaderboard.csv")
     values = table.set_index("method")["mean"]
