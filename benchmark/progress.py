@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
@@ -48,7 +49,8 @@ class Progress:
         )
 
     def say(self, line: str) -> None:
-        """One line that no bar runs over."""
+        """One line that no bar runs over, in the job's log too."""
+        logging.getLogger(__name__).info(line)
         tqdm.write(line, file=sys.stderr)
 
     def close(self) -> None:

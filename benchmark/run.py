@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
 import os
 import re
 import sys
@@ -138,7 +137,6 @@ class Sweep:
             self._say(f"error: {where}: {reason} (no record of {names})")
 
     def _say(self, line: str) -> None:
-        logging.getLogger(__name__).error(line)
         if self.progress is not None:
             self.progress.say(line)
         else:
