@@ -30,10 +30,11 @@ def main(arguments: list[str]) -> int:
 
 
 def _sweep() -> int:
-    # Both must stand before torch is imported: spinning threads beside a busy core cost a factor of 20, and the
+    # These must stand before torch is imported: spinning threads beside a busy core cost a factor of 20, and the
     # profiler that measures memory would log to stderr.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
     os.environ["HYDRA_FULL_ERROR"] = "1"
     import hydra
     from omegaconf import DictConfig
@@ -55,6 +56,8 @@ def _sentence(error: Exception) -> str:
     text = str(error).strip() or type(error).__name__
     if match := re.search(r"Could not override '([\w.]+)'", text):
         key = match.group(1)
+        if {"methods=custom", "metrics=[custom]"} & set(sys.argv):
+            return f"{key} is no option yet: options of a class of your own are added, +{key}=..."
         return f"{key} is no option of what was chosen: see conf/{key.split('.')[0]}/ or python -m benchmark --help"
     return " ".join(text.split())
 

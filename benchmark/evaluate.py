@@ -26,6 +26,8 @@ from benchmark.protocols import Batch, Method, Metric, Scores
 from benchmark.records import Record
 from benchmark.subjects import Subject
 
+_METHOD_FACTS = ("class_agnostic", "has_baseline", "stochastic", "needs_gradient")
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -48,7 +50,7 @@ class Evaluation:
 
     def cell(self, metric: Choice, timing: bool) -> Cell:
         subject = self.subject
-        device = subject.device_name if timing else None
+        device = subject.timing if timing else None
         return Cell(subject.model_choice, subject.dataset_choice, self.choice, metric, subject.seed, device)
 
     def run(self, metrics: Mapping[str, tuple[Choice, Metric]], debug: bool = False) -> Iterator[Outcome]:
@@ -79,16 +81,17 @@ class Evaluation:
             "measures": [asdict(measure) for measure in metric.measures],
             "family": metric.family,
             "role": self.method.role,
+            "method": {name: getattr(self.method, name) for name in _METHOD_FACTS},
             "reason": None,
             "seconds": 0.0,
             "forwards": 0,
             "backwards": 0,
             "environment": self.subject.environment,
         }
-        started = time.perf_counter()
         try:
             self._check(metric)
             parts = self._parts(metric)
+            started = time.perf_counter()
             with passes.counted(self.subject.model.network) as count:
                 rows = self._score(choice, metric, parts)
             facts |= {
@@ -131,7 +134,8 @@ class Evaluation:
 
     def explain(self, model: nn.Module, batch: Batch) -> Tensor:
         """Maps of `batch` for `model`, refused unless they have the shape of one."""
-        maps = self.method.attribute(model, batch)
+        # A copy, since what a method does to its images must not reach the next method, or this metric.
+        maps = self.method.attribute(model, batch.copy())
         count, channels, *size = batch.inputs.shape
         if not isinstance(maps, Tensor):
             raise UserError(f"{self.choice.name} returned {type(maps).__name__}, expected a tensor")
@@ -226,7 +230,7 @@ def _rows(metric: Metric, batch: Batch, scores: Scores | None, valid: Sequence[i
     """Rows of `records.SCHEMA`: `scores` for the images at `valid`, status `invalid` for the others."""
     uids, targets = batch.uids, batch.targets.tolist()
     if metric.per == "cell":
-        uids, targets, valid = ("-",), [-1], valid[:1]
+        uids, targets, valid = ("-",), [-1], [0] if valid else []
     names = [measure.name for measure in metric.measures]
     values: dict[str, list[float]] = {}
     curves: dict[str, list[list[float]]] = {}

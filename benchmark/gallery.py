@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from benchmark import figures, records
 from benchmark.attributions import Entry
+from benchmark.cells import digest
 from benchmark.frames import identity, labels
 from benchmark.maps import reduce_channels
 from benchmark.records import Record, file_name
@@ -19,11 +22,14 @@ _ROLES = ("method", "oracle", "null")
 def draw(root: Path, subject: Subject, count: int = 6) -> list[Path]:
     """Draw what the records under `root` say of `subject`; heat maps show its first `count` images.
 
-    The files are `<root>/figures/<model>-<dataset>-{heat_maps,curves}.png`. Methods of earlier sweeps are in them too,
-    the best first. Maps come from the cache: a method whose maps were deleted has curves alone.
+    The files are `<root>/figures/<model>-<dataset>-<key>-{heat_maps,curves}.png`, the key of both choices and the seed.
+    Methods of earlier sweeps are in them too, the best first. Maps come from the cache: a method whose maps were
+    deleted has curves alone.
     """
-    found = [record for record in records.read_all(root) if _is_of(record, subject)]
-    stem = root / "figures" / "-".join(map(file_name, (subject.model_choice.name, subject.dataset_choice.name)))
+    names = (subject.model_choice.name, subject.dataset_choice.name)
+    found = [record for record in records.read_all(root, *names) if _is_of(record, subject)]
+    key = digest([asdict(subject.model_choice), asdict(subject.dataset_choice), subject.seed])[:8]
+    stem = root / "figures" / "-".join([*map(file_name, names), key])
     drawn = []
     if headlines := [record for record in found if record.cell.metric.name == "srg"]:
         drawn += _heat_maps(Path(f"{stem}-heat_maps.png"), root, subject, headlines, count)
@@ -40,7 +46,7 @@ def _is_of(record: Record, subject: Subject) -> bool:
 
 
 def _heat_maps(path: Path, root: Path, subject: Subject, headlines: list[Record], count: int) -> list[Path]:
-    count = min(count, len(subject.batches[0]))
+    count = min(count, sum(map(len, subject.batches)))
     named = labels(record.cell for record in headlines)
     headlines.sort(key=lambda record: (_ROLES.index(record.facts["role"]), -record.rows["value"].mean()))
     maps: dict[str, np.ndarray] = {}
@@ -48,9 +54,9 @@ def _heat_maps(path: Path, root: Path, subject: Subject, headlines: list[Record]
     nulls: list[str] = []
     for record in headlines:
         entry = Entry(root, subject.model_choice, subject.dataset_choice, record.cell.method, subject.seed)
-        if (tensors := entry.load()) is None:
-            continue
         name = named["method", identity(record.cell, "method")]
+        if name in maps or (tensors := entry.load()) is None:
+            continue
         maps[name] = reduce_channels(tensors["maps"][:count]).numpy()
         scores[name] = record.rows["value"].tolist()[:count]
         nulls += [name] if record.facts["role"] == "null" else []
@@ -67,10 +73,11 @@ def _images(subject: Subject, count: int) -> list[np.ndarray]:
 
 def _captions(subject: Subject, count: int) -> list[str]:
     """The class that is explained, and what the model gives it."""
-    batch, names = subject.batches[0], subject.model.class_names or subject.dataset.classes
-    probabilities = batch.logits.softmax(1)
+    names = subject.model.class_names or subject.dataset.classes
+    probabilities = torch.cat([batch.logits for batch in subject.batches])[:count].softmax(1)
+    targets = torch.cat([batch.targets for batch in subject.batches])[:count]
     captions = []
-    for index, target in enumerate(batch.targets[:count].tolist()):
+    for index, target in enumerate(targets.tolist()):
         label = names[target] if names else f"class {target}"
         captions.append(f"{label.split(',')[0]} {probabilities[index, target]:.2f}")
     return captions

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -54,18 +54,18 @@ def chunked(function: Callable[[int, int], Result], total: int, chunk: int) -> I
     while start < total:
         stop = min(start + chunk, total)
         try:
-            result = function(start, stop)
+            yield function(start, stop)
+            start = stop
+            continue
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
             if stop - start == 1:
                 raise UserError("out of memory with a single image in a pass: use a smaller model or image") from error
-            chunk = max(1, (stop - start) // 2)
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            continue
-        yield result
-        start = stop
+        # Outside the handler, where the error no longer holds on to the tensors that did not fit.
+        chunk = max(1, (stop - start) // 2)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 @torch.inference_mode()
@@ -88,33 +88,45 @@ def class_scores(logits: Tensor, targets: Tensor, score: Score = "logit") -> Ten
     raise UserError(f"unknown score {score!r}: expected prob, logit or logodds")
 
 
+_TABLES = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
+
+
 @contextmanager
 def unchanged(model: nn.Module) -> Iterator[None]:
     """Give the model back as it was, also when the body raises: modes a module, hooks, gradients, weights, buffers.
 
     Raises:
-        UserError: the body changed weights or buffers; they are put back before the error is raised.
+        UserError: the body changed or replaced weights, buffers or modules; they are put back before the error.
     """
-    hook_tables = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     modes = [(module, module.training) for module in model.modules()]
-    hooks = [(getattr(module, name), dict(getattr(module, name))) for module in model.modules() for name in hook_tables]
+    tables = [(module, name, dict(getattr(module, name))) for module in model.modules() for name in _TABLES]
     wants_gradient = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    state = {name: (tensor, tensor._version, tensor.clone()) for name, tensor in model.state_dict().items()}
+    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    before = {name: (tensor._version, tensor.detach().clone()) for name, tensor in tensors.items()}
+    changed: list[str] = []
     try:
         yield
     finally:
         for module, mode in modes:
             module.training = mode
-        for table, before in hooks:
+        for module, name, kept in tables:
+            table = getattr(module, name)
+            if "hooks" not in name and _identities(table) != _identities(kept):
+                changed.append(type(module).__name__)
             table.clear()
-            table.update(before)
+            table.update(kept)
         for parameter, wanted in wants_gradient:
             parameter.requires_grad_(wanted)
             parameter.grad = None
-        changed = [name for name, (tensor, version, _) in state.items() if tensor._version != version]
-        changed = [name for name in changed if not torch.equal(state[name][0], state[name][2])]
         with torch.no_grad():
-            for name in changed:
-                state[name][0].copy_(state[name][2])
+            for name, tensor in tensors.items():
+                version, value = before[name]
+                if tensor._version != version and not torch.equal(tensor, value):
+                    changed.append(name)
+                    tensor.copy_(value)
     if changed:
-        raise UserError(f"it changed the model's weights or buffers ({', '.join(changed[:3])}); they were put back")
+        raise UserError(f"it changed the model's weights or modules ({', '.join(changed[:3])}); they were put back")
+
+
+def _identities(table: Mapping[str, object]) -> list[tuple[str, int]]:
+    return [(name, id(value)) for name, value in table.items()]

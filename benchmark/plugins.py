@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -35,12 +35,10 @@ def build(config: DictConfig, trusted: Collection[str] = ()) -> Any:
     except MissingMandatoryValue:
         group = config._get_full_key(None) or "methods"
         raise UserError(f"{group}=custom needs the class to use: {group}._target_=my_module.MyClass") from None
-    module = target.split(".")[0]
-    if module not in OURS | set(trusted):
-        raise UserError(
-            f"_target_ {target} is outside this project: name it on the command line, "
-            f"or add trust=[{module}] if you mean to run that code"
-        )
+    except OmegaConfBaseException:
+        raise UserError(f"{config._get_full_key(None) or 'a choice'} names no class: its file needs _target_") from None
+    for named in _targets(OmegaConf.to_container(config, resolve=False)):
+        _check_target(named, trusted)
     try:
         return hydra.utils.instantiate(config, _convert_="all")
     except InstantiationException as error:
@@ -50,6 +48,41 @@ def build(config: DictConfig, trusted: Collection[str] = ()) -> Any:
         raise UserError(f"cannot build {target}: {_first_line(cause or error)}") from error
     except OmegaConfBaseException as error:
         raise UserError(f"cannot build {target}: {_first_line(error)}") from error
+
+
+def _targets(settings: Any) -> Iterator[str]:
+    """Every `_target_` in a config, however deep: instantiation would call each of them."""
+    if isinstance(settings, dict):
+        if "_target_" in settings:
+            yield str(settings["_target_"])
+        settings = list(settings.values())
+    if isinstance(settings, list):
+        for inner in settings:
+            yield from _targets(inner)
+
+
+def _check_target(target: str, trusted: Collection[str]) -> None:
+    module = target.split(".")[0]
+    if module in trusted:
+        return
+    if module not in OURS:
+        raise UserError(
+            f"_target_ {target} is outside this project: name it on the command line, "
+            f"or add trust=[{module}] if you mean to run that code"
+        )
+    try:
+        found = hydra.utils.get_object(target)
+    except Exception as error:
+        raise UserError(f"_target_ {target} does not exist: {_first_line(error)}") from None
+    if getattr(found, "__module__", "").split(".")[0] not in OURS:
+        raise UserError(f"_target_ {target} is reached through this project and is not part of it")
+
+
+def source_hash(plugin_class: Any) -> str:
+    """A hash of the file of a class or function from outside the project, empty for our own, which have versions."""
+    if plugin_class.__module__.split(".")[0] in OURS:
+        return ""
+    return "+" + hashlib.sha256(Path(inspect.getfile(plugin_class)).read_bytes()).hexdigest()[:12]
 
 
 def choose(name: str, plugin: Any, config: DictConfig | None = None) -> Choice:
@@ -72,10 +105,7 @@ def choose(name: str, plugin: Any, config: DictConfig | None = None) -> Choice:
         raise UserError(
             f"options of {type(plugin).__name__} must be plain numbers, strings and lists: {error}"
         ) from None
-    version = str(plugin.version)
-    if type(plugin).__module__.split(".")[0] not in OURS:
-        version += "+" + hashlib.sha256(Path(inspect.getfile(type(plugin))).read_bytes()).hexdigest()[:12]
-    return Choice(name, params, version)
+    return Choice(name, params, str(plugin.version) + source_hash(type(plugin)))
 
 
 def require(plugin: Any, protocol: type, needed: str) -> None:

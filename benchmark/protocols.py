@@ -54,6 +54,10 @@ class Batch:
         """The images at `index`, in that order."""
         return self._mapped(tuple(self.uids[i] for i in index), lambda tensor: tensor[index])
 
+    def copy(self) -> Batch:
+        """The same images in memory of their own, for whoever may write to them."""
+        return self._mapped(self.uids, torch.clone)
+
     def _mapped(self, uids: tuple[str, ...], change: Callable[[Tensor], Tensor]) -> Batch:
         changed: dict[str, Any] = {
             name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)

@@ -47,9 +47,9 @@ class Record:
     Attributes:
         cell: what was scored.
         rows: a row an image and measure, columns of `SCHEMA`; `value` is NaN unless `status` is `ok`.
-        facts: `measures` (list of `protocols.Measure` as dictionaries), `family` of the metric, `role` of the method,
-            `reason` where the cell is not applicable, else None, `seconds`, `forwards` and `backwards` (images passed
-            through the model), and `environment`.
+        facts: `measures` (list of `protocols.Measure` as dictionaries), `family` of the metric, `role` and, under
+            `method`, other facts of the method, `reason` where the cell is not applicable, else None, `seconds`,
+            `forwards` and `backwards` (images passed through the model to score it), and `environment`.
     """
 
     cell: Cell
@@ -99,9 +99,10 @@ def read(path: Path) -> Record:
     return Record(Cell.from_dict(metadata.pop("cell")), table.to_pandas(), metadata)
 
 
-def read_all(root: Path) -> Iterator[Record]:
-    """Every record under `root`, in the order of their paths."""
-    return (read(path) for path in sorted(Path(root, "records").glob("*/*/*/*.parquet")))
+def read_all(root: Path, model: str = "*", dataset: str = "*") -> Iterator[Record]:
+    """Every record under `root`, or those of the named model and data set alone, in the order of their paths."""
+    folders = [name if name == "*" else file_name(name) for name in (model, dataset)]
+    return (read(path) for path in sorted(Path(root, "records").glob("/".join([*folders, "*", "*.parquet"]))))
 
 
 def write_error(root: Path, cell: Cell, reason: str) -> None:
@@ -116,6 +117,8 @@ def read_errors(root: Path) -> Iterator[tuple[Cell, str]]:
         try:
             data = json.loads(path.read_text())
             cell, reason = Cell.from_dict(data["cell"]), data["reason"]
+        except FileNotFoundError:
+            continue  # another process has just scored the cell
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path} is no filed error of this project, or damaged: {error}") from error
         yield cell, reason

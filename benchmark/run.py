@@ -17,6 +17,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from benchmark import gallery, leaderboard, plugins, records, subjects
@@ -29,6 +30,9 @@ from benchmark.subjects import Subject
 from benchmark.tracking import Tracking
 
 PROJECT = Path(__file__).resolve().parent.parent
+
+
+_SUBJECT = ("models", "datasets", "seed", "device", "batch_size", "chunk", "channels_last")
 
 
 class Sweep:
@@ -49,7 +53,10 @@ class Sweep:
     def job(self, config: DictConfig) -> None:
         """Score one method on one subject with every metric that has no record yet; never raise for one cell's sake."""
         if self.progress is None:
-            self.root, self.folder = Path(config.results), Path(HydraConfig.get().runtime.output_dir).parent
+            settings = HydraConfig.get()
+            output = Path(settings.runtime.output_dir)
+            self.root = Path(config.results)
+            self.folder = output.parent if settings.mode == RunMode.MULTIRUN else output
             self.progress = Progress(self.jobs)
             _prepare_torch(config)
         chosen = HydraConfig.get().runtime.choices
@@ -85,7 +92,7 @@ class Sweep:
         """The subject of the job: loaded once for all methods, and refused once for all."""
         settings = OmegaConf.to_container(config, resolve=True)
         assert isinstance(settings, dict)
-        identity = repr([settings[key] for key in ("models", "datasets", "seed", "device", "batch_size", "chunk")])
+        identity = repr([settings[key] for key in _SUBJECT])
         if self._loaded is None or self._loaded[0] != identity:
             self.draw()
             self._loaded = None
@@ -101,9 +108,13 @@ class Sweep:
         return subject
 
     def draw(self) -> None:
-        """Draw the figures of the subject in memory."""
-        if self._loaded is not None and isinstance(self._loaded[1], Subject):
+        """Draw the figures of the subject in memory; what goes wrong with them must cost no record."""
+        if self._loaded is None or isinstance(self._loaded[1], UserError):
+            return
+        try:
             self.drawn += gallery.draw(self.root, self._loaded[1])
+        except UserError as error:
+            self._problem(str(error))
 
     def _track(self, config: DictConfig, evaluation: Evaluation, outcomes: list[Outcome]) -> None:
         if self.tracking is None:
@@ -219,7 +230,11 @@ def _prepare_torch(config: DictConfig) -> None:
                 f"Python finds the package {name} at {where}, expected {PROJECT / name}: run from elsewhere"
             )
     if config.threads is not None:
+        if not (isinstance(config.threads, int) and config.threads > 0):
+            raise UserError(f"threads={config.threads} is no number of threads: expected 1 or more, or null")
         torch.set_num_threads(config.threads)
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.deterministic = True
+    if torch.cuda.is_available():
+        torch.use_deterministic_algorithms(True, warn_only=True)

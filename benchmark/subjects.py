@@ -11,17 +11,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import hydra.utils
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from benchmark import __version__, models
 from benchmark.batches import freeze
 from benchmark.cells import Choice
-from benchmark.datasets import Dataset, Item
+from benchmark.datasets import Dataset
 from benchmark.errors import UserError
 from benchmark.models import Model
-from benchmark.plugins import build, choose
+from benchmark.plugins import build, choose, source_hash
 from benchmark.protocols import Batch
 
 
@@ -32,7 +33,7 @@ class Subject:
     Attributes:
         batches: the images in order, on the CPU.
         device: where the model is and batches go to be explained.
-        device_name: of the hardware, for the key of timings.
+        timing: the hardware and settings that timings depend on, for their key.
         seed: of every random draw.
         environment: what the scores were computed with, for the records.
     """
@@ -43,7 +44,7 @@ class Subject:
     dataset_choice: Choice
     batches: tuple[Batch, ...]
     device: torch.device
-    device_name: str
+    timing: str
     seed: int
     environment: Mapping[str, Any]
 
@@ -54,41 +55,60 @@ def load(config: DictConfig, trusted: Collection[str] = ()) -> Subject:
     Raises:
         UserError: the model or data set cannot be had, or the two do not fit.
     """
+    for name in ("batch_size", "chunk"):
+        value = config[name]
+        if not (isinstance(value, int) and value > 0) and (name, value) != ("chunk", "auto"):
+            raise UserError(f"{name}={value} is no number of images: expected 1 or more")
     device = resolve_device(config.device)
     dataset: Dataset = build(config.datasets, trusted)
     model: Model = build(config.models, trusted)
     models.check(model, dataset)
     model.network.to(device)
+    layout = "contiguous"
     if config.channels_last:
         model.network.to(memory_format=torch.channels_last)
-    items = [dataset[index] for index in range(len(dataset))]
+        layout = "channels_last"
     height, width = model.size[1:]
-    chunk = automatic_chunk(device, height * width) if config.chunk == "auto" else int(config.chunk)
-    starts = range(0, len(items), config.batch_size)
+    chunk = automatic_chunk(device, height * width) if config.chunk == "auto" else config.chunk
+    starts = range(0, len(dataset), config.batch_size)
+    settings = f"batch_size {config.batch_size}, chunk {chunk}, {layout}"
     return Subject(
         model=model,
         dataset=dataset,
-        model_choice=_model_choice(model),
+        model_choice=_model_choice(model, config.models),
         dataset_choice=_dataset_choice(dataset),
         batches=tuple(
-            _batch(model, dataset, items[at : at + config.batch_size], config.seed, chunk, device) for at in starts
+            _batch(model, dataset, range(at, min(at + config.batch_size, len(dataset))), config.seed, chunk, device)
+            for at in starts
         ),
         device=device,
-        device_name=device_name(device),
+        timing=f"{device_name(device)}, {settings}",
         seed=config.seed,
-        environment=_environment(device),
+        environment=_environment(device, settings),
     )
 
 
-def _model_choice(model: Model) -> Choice:
-    """The weights' hash is the version: the same network from a hub or a file is the same choice."""
+def _model_choice(model: Model, config: DictConfig) -> Choice:
+    """The weights' hash is the version; with it goes whatever else makes the network and its input what they are.
+
+    Where a file lies, and the layer that a method may look at (it is an option of that method), are no part of it.
+    """
+    options = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(options, dict)
+    for name in ("name", "checkpoint", "cache_dir", "dataset", "layer", "weights"):
+        options.pop(name, None)
+    target = str(options.pop("_target_"))
+    transform = str(model.transform)
+    if " at 0x" in transform:  # a plain function prints its address, which is another one in the next run
+        transform = f"{model.transform.__module__}.{getattr(model.transform, '__qualname__', '')}"
     params = {
+        **{str(name): value for name, value in options.items()},
         "size": list(model.size),
         "mean": list(model.mean),
         "std": list(model.std),
-        "transform": str(model.transform),
+        "transform": transform,
     }
-    return Choice(model.name, params, model.weights[:16])
+    return Choice(model.name, params, model.weights[:16] + source_hash(hydra.utils.get_object(target)))
 
 
 def _dataset_choice(dataset: Dataset) -> Choice:
@@ -98,7 +118,8 @@ def _dataset_choice(dataset: Dataset) -> Choice:
     return Choice(choice.name, {**params, "fingerprint": dataset.fingerprint}, choice.version)
 
 
-def _batch(model: Model, dataset: Dataset, items: list[Item], seed: int, chunk: int, device: torch.device) -> Batch:
+def _batch(model: Model, dataset: Dataset, places: range, seed: int, chunk: int, device: torch.device) -> Batch:
+    items = [dataset[place] for place in places]
     pixels = torch.stack([model.pixels(item.image) for item in items])
     labels = [item.label for item in items]
     masks = [item.mask for item in items]
@@ -157,7 +178,7 @@ def _processor() -> str:
     return names[0] if names else platform.machine()
 
 
-def _environment(device: torch.device) -> dict[str, Any]:
+def _environment(device: torch.device, settings: str) -> dict[str, Any]:
     return {
         "assay": __version__,
         "commit": _commit(),
@@ -165,6 +186,7 @@ def _environment(device: torch.device) -> dict[str, Any]:
         "torch": torch.__version__,
         "device": device_name(device),
         "dtype": "float32",
+        "settings": settings,
         "host": socket.gethostname(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -19,12 +19,13 @@ class Infidelity(Metric):
     """Expected squared error between I.phi and f(x) - f(x - I) over random perturbations I; lower is better, 0 at best.
 
     INFD(phi) = E[(beta I.phi - (f(x) - f(x - I)))^2], with beta = 1, and with the beta of each image that makes it
-    smallest, beta* = E[(I.phi) delta] / E[(I.phi)^2] (0 where I.phi is always 0). The second forgives the scale of a
-    map, which the first punishes.
+    smallest, beta* = E[(I.phi) delta] / E[(I.phi)^2] (0 where I.phi is always 0). The first punishes the scale of a
+    map, so it describes and does not rank; the second forgives it.
 
     Attributes:
         perturbation: `square` swaps a random square for the baseline; I.phi is then the sum of the map over the
-            square, as for maps of contributions. `gaussian` adds I ~ N(0, sigma^2) to the normalised input; the
+            square, so a map is read as contributions: a map of sensitivities has to be multiplied by x - b first, which
+            is another method. `gaussian` adds I ~ N(0, sigma^2) to the normalised input; the
             best map is then exactly SmoothGrad(sigma), so this choice favours it by construction.
         samples: perturbations an image, the same for every method.
         side: of the square, as a fraction of the image's shorter side.
@@ -44,13 +45,15 @@ class Infidelity(Metric):
 
     version: ClassVar[str] = "1"
     measures: ClassVar[tuple[Measure, ...]] = (
-        Measure("beta_1", higher_is_better=False, range=(0.0, float("inf"))),
         Measure("beta_optimal", higher_is_better=False, range=(0.0, float("inf"))),
+        Measure("beta_1", higher_is_better=False, range=(0.0, float("inf")), ranked=False),
     )
 
     def __post_init__(self) -> None:
         if self.perturbation not in ("square", "gaussian"):
             raise UserError(f"unknown perturbation {self.perturbation!r}: expected square or gaussian")
+        if self.samples < 1 or not 0 < self.side <= 1 or self.sigma <= 0:
+            raise UserError("infidelity needs samples >= 1, 0 < side <= 1 and sigma > 0")
 
     def prepare(self, model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
         """Change of the score `(N, samples)`: it does not depend on the map."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark import maps, randomness
+from benchmark.errors import UserError
 from benchmark.protocols import Batch, Explain, Measure, Metric, Scores
 from metrics._similarity import spearman, ssim
 
@@ -24,8 +25,10 @@ class ParameterRandomisation(Metric):
     `gap` is the rank correlation of magnitudes minus what two maps of this shape share by chance: the same correlation
     between the map and copies of it rolled by a random shift.
 
-    This is evidence and not a ranking: a map that stays alike ignores the parameters or follows the input, but a
-    random map passes best of all, and a faithful one may legitimately keep some structure.
+    This is evidence and not a ranking: a map that stays alike ignores the parameters (all null rows are fully alike) or
+    follows the input, but one drawn anew at every call would pass best of all, and a faithful one may legitimately
+    keep some structure. A copy whose map is constant has nothing left of the original order: its rank correlation
+    counts as 0. An original map that is constant is undefined.
 
     Attributes:
         stages: how many equal groups of layers the cascade has.
@@ -48,6 +51,10 @@ class ParameterRandomisation(Metric):
         for name in ("spearman_abs", "spearman", "ssim", "gap")
     )
 
+    def __post_init__(self) -> None:
+        if self.stages < 1 or self.seeds < 1:
+            raise UserError(f"parameter randomisation needs stages, seeds >= 1, not {self.stages}, {self.seeds}")
+
     def score(
         self, model: nn.Module, batch: Batch, attributions: Tensor, explain: Explain, prepared: Mapping[str, Any]
     ) -> Scores:
@@ -56,8 +63,8 @@ class ParameterRandomisation(Metric):
         for seed in range(self.seeds):
             for randomised in cascade(model, self.stages, f"{batch.seed}/{seed}", self.statistics):
                 again = maps.reduce_channels(explain(randomised, batch), self.reduce)
-                found["spearman_abs"].append(spearman(original.abs(), again.abs()))
-                found["spearman"].append(spearman(original, again))
+                found["spearman_abs"].append(_kept(original.abs(), again.abs()))
+                found["spearman"].append(_kept(original, again))
                 found["ssim"].append(ssim(original, again))
         curves = {
             name: torch.stack(steps, 1).view(-1, self.seeds, self.stages).mean(1) for name, steps in found.items()
@@ -65,6 +72,12 @@ class ParameterRandomisation(Metric):
         values = {name: curve.mean(1) for name, curve in curves.items()}
         values["gap"] = values["spearman_abs"] - _chance(original.abs(), batch.keys("shift", 8))
         return Scores(values, curves)
+
+
+def _kept(original: Tensor, again: Tensor) -> Tensor:
+    """Rank correlation `(N,)`, 0 where the second map alone is constant."""
+    constant = [(maps.flatten(1) == maps.flatten(1)[:, :1]).all(1) for maps in (original, again)]
+    return torch.where(constant[1] & ~constant[0], 0.0, spearman(original, again))
 
 
 def cascade(model: nn.Module, stages: int, stream: str, statistics: bool = False) -> Iterator[nn.Module]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark import passes
+from benchmark.errors import UserError
 from benchmark.protocols import Batch, Explain, Measure, Metric, Scores
 
 _INFINITY = float("inf")
@@ -29,8 +30,9 @@ class Throughput(Metric):
     Attributes:
         images: in the timed batch, at most.
         repeats: of the timed batch, at least 3 and as many as fit `seconds`, but no more than this.
-        latencies: single images timed, at least 3 and as many as fit `seconds`.
-        seconds: budget of each of the two measurements.
+        latencies: single images timed, at least 3 and as many as fit eight times `seconds`; of fewer than 20 there is
+            no 95th percentile.
+        seconds: budget of the timed batches.
     """
 
     images: int = 8
@@ -51,6 +53,10 @@ class Throughput(Metric):
         Measure("backwards", False, (0.0, _INFINITY), ranked=False, unit="passes/image"),
     )
 
+    def __post_init__(self) -> None:
+        if min(self.images, self.repeats, self.latencies) < 1 or self.seconds <= 0:
+            raise UserError("throughput needs images, repeats, latencies >= 1 and seconds > 0")
+
     def score(
         self, model: nn.Module, batch: Batch, attributions: Tensor, explain: Explain, prepared: Mapping[str, Any]
     ) -> Scores:
@@ -60,13 +66,15 @@ class Throughput(Metric):
         with passes.counted(model) as count:
             memory = _peak_memory(lambda: explain(model, batch), device)
         times = _timed(lambda i: explain(model, batch), self.repeats, self.seconds, device)
-        latencies = _timed(lambda i: explain(model, singles[i % len(singles)]), self.latencies, self.seconds, device)
+        latencies = _timed(
+            lambda i: explain(model, singles[i % len(singles)]), self.latencies, 8 * self.seconds, device
+        )
         rates = [len(batch) / seconds for seconds in times]
         milliseconds = torch.tensor(latencies, dtype=torch.float64) * 1000
         values = {
             "images_per_second": statistics.median(rates),
             "latency_p50": float(milliseconds.quantile(0.5)),
-            "latency_p95": float(milliseconds.quantile(0.95)),
+            "latency_p95": float(milliseconds.quantile(0.95)) if len(latencies) >= 20 else torch.nan,
             "peak_memory": memory / 2**20,
             "energy": _energy(lambda: explain(model, batch), device) / len(batch),
             "forwards": count.forwards / len(batch),

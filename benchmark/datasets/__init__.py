@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, get_args
 
+from benchmark.batches import Baseline, Explained
 from benchmark.errors import UserError
 
 if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-Explain = Literal["predicted", "label"]
-Baseline = Literal["black", "white", "grey", "mean"]
 Split = Literal["train", "val", "test"]
 
 
@@ -62,7 +61,7 @@ class Dataset(Protocol):
     @property
     def seed(self) -> int: ...
     @property
-    def explain(self) -> Explain: ...
+    def explain(self) -> Explained: ...
     @property
     def baseline(self) -> Baseline: ...
     @property
@@ -80,7 +79,7 @@ def check_options(dataset: Dataset) -> None:
     Raises:
         UserError: `explain` or `baseline` is unknown, or `n` or `seed` is out of range.
     """
-    for option, allowed in (("explain", get_args(Explain)), ("baseline", get_args(Baseline))):
+    for option, allowed in (("explain", get_args(Explained)), ("baseline", get_args(Baseline))):
         if getattr(dataset, option) not in allowed:
             chosen = getattr(dataset, option)
             raise UserError(f"datasets.{option}={chosen} is unknown: expected one of {', '.join(allowed)}")

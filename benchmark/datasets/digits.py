@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmark.batches import Baseline, Explained
 from benchmark.cells import digest
-from benchmark.datasets import Baseline, Explain, Item, check_options
+from benchmark.datasets import Item, check_options
 from benchmark.errors import UserError
 
 SIZE = 32
@@ -29,7 +30,7 @@ class Digits:
 
     n: int | None = 64
     seed: int = 0
-    explain: Explain = "predicted"
+    explain: Explained = "predicted"
     baseline: Baseline = "mean"
     split: Literal["train", "test"] = "test"
     name: str = "digits"

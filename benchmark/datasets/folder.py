@@ -12,8 +12,9 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image
 
+from benchmark.batches import Baseline, Explained
 from benchmark.cells import digest
-from benchmark.datasets import Baseline, Explain, Item, check_options, file_digest
+from benchmark.datasets import Item, check_options, file_digest
 from benchmark.errors import UserError
 
 _ENDINGS = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
@@ -35,7 +36,7 @@ class Folder:
     root: str
     n: int | None = 1000
     seed: int = 0
-    explain: Explain = "predicted"
+    explain: Explained = "predicted"
     baseline: Baseline = "mean"
     name: str = "folder"
 

@@ -11,8 +11,9 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image
 
+from benchmark.batches import Baseline, Explained
 from benchmark.cells import digest
-from benchmark.datasets import Baseline, Explain, Item, check_options, file_digest
+from benchmark.datasets import Item, check_options, file_digest
 from benchmark.errors import UserError
 
 # What shows an object that an ImageNet model can name; scikit-image's other pictures are textures, cells and text.
@@ -31,7 +32,7 @@ class Photos:
 
     n: int | None = None
     seed: int = 0
-    explain: Explain = "predicted"
+    explain: Explained = "predicted"
     baseline: Baseline = "mean"
     name: str = "photos"
 

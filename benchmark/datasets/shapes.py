@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmark.batches import Baseline, Explained
 from benchmark.cells import digest
-from benchmark.datasets import Baseline, Explain, Item, Split, check_options
+from benchmark.datasets import Item, Split, check_options
 from benchmark.errors import UserError
 
 Array = NDArray[np.floating]
@@ -39,7 +40,7 @@ class Shapes:
 
     n: int = 64
     seed: int = 0
-    explain: Explain = "predicted"
+    explain: Explained = "predicted"
     baseline: Baseline = "mean"
     split: Split = "test"
     name: str = "shapes"
