@@ -164,9 +164,7 @@ def test_targets_are_checked_however_deep(tmp_path: Path) -> None:
     write = {"_target_": "pathlib.Path.write_text", "self": str(target), "data": "x"}
     assert "outside this project" in refused({"_target_": "metrics.deletion.Deletion", "output": write})
     assert "outside this project" in refused({"_target_": "metrics.deletion.Deletion", "output": [{"a": write}]})
-    assert "no part" in refused({**write, "_target_": "benchmark.subjects.Path.write_text"}).replace(
-        "not part", "no part"
-    )
+    assert "is not part of it" in refused({**write, "_target_": "benchmark.subjects.Path.write_text"})
     assert "does not exist" in refused({"_target_": "metrics.deletion.Deletoin"})
     assert "names no class" in refused({"output": "prob"})
     assert not target.exists()

@@ -363,9 +363,10 @@ class TestParameterRandomisation:
 
 class TestThroughput:
     def test_counts_and_times(self, network, batch) -> None:
-        found = Throughput(images=4, repeats=3, latencies=3, seconds=0.05).score(
-            network, batch, torch.empty(0), gradient, {}
-        )
+        metric = Throughput(images=4, repeats=3, latencies=20, seconds=0.5)
+        found = metric.score(network, batch, torch.empty(0), gradient, {})
+        few = Throughput(images=4, repeats=3, latencies=19, seconds=0.5)
+        assert few.score(network, batch, torch.empty(0), gradient, {}).values["latency_p95"].isnan().all()
         values = {name: float(value) for name, value in found.values.items()}
         assert (values["forwards"], values["backwards"]) == (1.0, 1.0)
         assert values["images_per_second"] > 0
