@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from benchmark.errors import UserError
 
-_MOST_PREFIX_TOKENS = 15  # class, distillation and register tokens stand before the patches
+_MOST_PREFIX_TOKENS = 16  # class, distillation and register tokens stand before the patches
 
 
 def choose(network: nn.Module, size: tuple[int, int, int], layer: str | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -13,6 +13,16 @@ from benchmark.errors import UserError
 Reduce = Literal["sum", "abs_sum", "l2", "max"]
 
 
+def check_reduce(how: str) -> None:
+    """Refuse a reduction that `reduce_channels` does not know.
+
+    Raises:
+        UserError: with those that it knows.
+    """
+    if how not in get_args(Reduce):
+        raise UserError(f"unknown channel reduction {how!r}: expected {', '.join(get_args(Reduce))}")
+
+
 def reduce_channels(attributions: Tensor, how: Reduce = "sum") -> Tensor:
     """One value a pixel: `(N, C, H, W)` to `(N, H, W)` by signed sum, sum of magnitudes, Euclidean norm or maximum."""
     if how == "sum":
@@ -21,9 +31,8 @@ def reduce_channels(attributions: Tensor, how: Reduce = "sum") -> Tensor:
         return attributions.abs().sum(1)
     if how == "l2":
         return attributions.norm(dim=1)
-    if how == "max":
-        return attributions.amax(1)
-    raise UserError(f"unknown channel reduction {how!r}: expected sum, abs_sum, l2 or max")
+    check_reduce(how)
+    return attributions.amax(1)
 
 
 def descending_ranks(values: Tensor, keys: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -75,6 +75,16 @@ def logits(model: nn.Module, inputs: Tensor, chunk: int) -> Tensor:
     return torch.cat(list(chunked(lambda start, stop: model(inputs[start:stop].clone()), len(inputs), chunk)))
 
 
+def check_score(score: str) -> None:
+    """Refuse a score that `class_scores` does not know.
+
+    Raises:
+        UserError: with those that it knows.
+    """
+    if score not in get_args(Score):
+        raise UserError(f"unknown output {score!r}: expected {', '.join(get_args(Score))}")
+
+
 def class_scores(logits: Tensor, targets: Tensor, score: Score = "logit") -> Tensor:
     """Score `(N,)` of each target: its logit z, softmax probability p, or log-odds log p / (1 - p)."""
     picked = logits.gather(1, targets.unsqueeze(1)).squeeze(1)
@@ -82,10 +92,9 @@ def class_scores(logits: Tensor, targets: Tensor, score: Score = "logit") -> Ten
         return picked
     if score == "prob":
         return logits.softmax(1).gather(1, targets.unsqueeze(1)).squeeze(1)
-    if score == "logodds":
-        others = logits.scatter(1, targets.unsqueeze(1), -torch.inf)
-        return picked - others.logsumexp(1)
-    raise UserError(f"unknown score {score!r}: expected prob, logit or logodds")
+    check_score(score)
+    others = logits.scatter(1, targets.unsqueeze(1), -torch.inf)
+    return picked - others.logsumexp(1)
 
 
 _TABLES = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks", "_backward_hooks")

@@ -169,6 +169,8 @@ def _model(
     freeze(network)
     with torch.inference_mode():
         classes = network(torch.zeros(1, *size)).shape[1]
+    if classes < 2 or getattr(network, "num_classes", classes) == 0:
+        raise UserError(f"{name} is no classifier of two or more classes: there is no class to explain")
     layer = choose(network, size, layer)
     class_names = tuple(names) if names is not None else None
     return Model(name, network, size, tuple(mean), tuple(std), classes, class_names, layer, digest(network), transform)

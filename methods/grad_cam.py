@@ -41,6 +41,8 @@ class GradCAM(Method):
     relu: bool = True
 
     def attribute(self, model: nn.Module, batch: Batch) -> Tensor:
+        if not self.layer:
+            raise NotApplicable("the network has no layer with a spatial map")
         size = (batch.inputs.shape[2], batch.inputs.shape[3])
         layer, prefix = layer_of(model, self.layer), prefix_tokens(model)
 

@@ -40,8 +40,6 @@ class Occlusion(Method):
         [[1, 1, 1, 0, 0], [0, 0, 1, 1, 1]]
     """
 
-    has_baseline = True
-
     window: float = 0.25
     stride: float = 0.125
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark import maps, passes
+from benchmark.errors import UserError
 from benchmark.protocols import Batch
 
 
@@ -30,6 +31,12 @@ class Curves:
     steps: int = 32
     patch: int = 1
     reduce: maps.Reduce = "sum"
+
+    def __post_init__(self) -> None:
+        passes.check_score(self.output)
+        maps.check_reduce(self.reduce)
+        if self.steps < 1 or self.patch < 1:
+            raise UserError(f"curves need steps >= 1 and patch >= 1, not {self.steps} and {self.patch}")
 
     def trace(self, model: nn.Module, batch: Batch, attributions: Tensor, *, insert: bool) -> tuple[Tensor, Tensor]:
         """Area `(N,)` and curve `(N, S + 1)` while the most relevant units are deleted, or inserted, first."""

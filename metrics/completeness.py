@@ -34,6 +34,9 @@ class Completeness(Metric):
     )
     needs: ClassVar[frozenset[str]] = frozenset({"method_baseline"})
 
+    def __post_init__(self) -> None:
+        passes.check_score(self.output)
+
     def score(
         self, model: nn.Module, batch: Batch, attributions: Tensor, explain: Explain, prepared: Mapping[str, Any]
     ) -> Scores:

@@ -19,6 +19,8 @@ class Deletion(Curves, Metric):
     Del = trapezoid over k of f(x^(k)), where x^(k) has its k units of highest attribution replaced. On an additive
     score f = sum phi_i + c it equals f(b) + sum_k phi_pi(k) (k - 1/2) / d. Only the order of the map matters.
 
+    The range [0, 1] is that of output=prob.
+
     Source: Petsiuk, Das & Saenko 2018, arXiv:1806.07421; with one baseline for deletion and insertion as in Blücher,
     Vielhaben & Strodthoff 2024, arXiv:2401.06654.
     """

@@ -52,6 +52,8 @@ class Infidelity(Metric):
     def __post_init__(self) -> None:
         if self.perturbation not in ("square", "gaussian"):
             raise UserError(f"unknown perturbation {self.perturbation!r}: expected square or gaussian")
+        passes.check_score(self.output)
+        maps.check_reduce(self.reduce)
         if self.samples < 1 or not 0 < self.side <= 1 or self.sigma <= 0:
             raise UserError("infidelity needs samples >= 1, 0 < side <= 1 and sigma > 0")
 

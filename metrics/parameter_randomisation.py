@@ -52,6 +52,7 @@ class ParameterRandomisation(Metric):
     )
 
     def __post_init__(self) -> None:
+        maps.check_reduce(self.reduce)
         if self.stages < 1 or self.seeds < 1:
             raise UserError(f"parameter randomisation needs stages, seeds >= 1, not {self.stages}, {self.seeds}")
 

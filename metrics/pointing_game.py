@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark import maps
+from benchmark.errors import UserError
 from benchmark.protocols import Batch, Explain, Measure, Metric, Scores
 
 
@@ -34,6 +35,11 @@ class PointingGame(Metric):
     family: ClassVar[str] = "localisation"
     measures: ClassVar[tuple[Measure, ...]] = (Measure("pointing_game", higher_is_better=True, range=(0.0, 1.0)),)
     needs: ClassVar[frozenset[str]] = frozenset({"masks"})
+
+    def __post_init__(self) -> None:
+        maps.check_reduce(self.reduce)
+        if self.tolerance < 0:
+            raise UserError(f"the pointing game needs tolerance >= 0, not {self.tolerance}")
 
     def score(
         self, model: nn.Module, batch: Batch, attributions: Tensor, explain: Explain, prepared: Mapping[str, Any]

@@ -466,6 +466,12 @@ def test_occlusion_agrees_with_captum(resnet):
 # Null rows and the oracle --------------------------------------------------------------------------------------------
 
 
+def test_grad_cam_has_nothing_to_say_without_a_spatial_map(tiny):
+    model, batch = tiny
+    with pytest.raises(NotApplicable, match="no layer with a spatial map"):
+        GradCAM(layer="").attribute(model, batch)
+
+
 def test_null_rows_by_hand():
     model = ready(Tiny())
     inputs = torch.zeros(1, 3, 4, 4).double()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from benchmark import maps, passes
 from benchmark.batches import freeze
+from benchmark.errors import UserError
 from benchmark.protocols import Batch
 from metrics._similarity import spearman, ssim
 from metrics.completeness import Completeness
@@ -282,8 +283,32 @@ class TestLocalisation:
     def test_undefined_is_nan(self, batch, network) -> None:
         empty = Batch(**{**vars(batch), "masks": torch.zeros_like(batch.masks)})
         ones = torch.ones(8, 1, 16, 16, dtype=torch.float64)
-        assert PointingGame().score(network, empty, ones, gradient, {}).values["pointing_game"].isnan().all()
+        for metric in (PointingGame(), RelevanceMass()):
+            values = metric.score(network, empty, ones, gradient, {}).values
+            assert values[metric.measures[0].name].isnan().all()
         assert RelevanceMass().score(network, batch, -ones, gradient, {}).values["relevance_mass"].isnan().all()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Deletion("odds"),
+        lambda: Insertion(steps=0),
+        lambda: SRG(patch=0),
+        lambda: SRG(reduce="mean"),
+        lambda: Infidelity("circle"),
+        lambda: Infidelity(samples=0),
+        lambda: Infidelity(side=1.5),
+        lambda: Completeness("odds"),
+        lambda: PointingGame(tolerance=-1),
+        lambda: RelevanceMass("mean"),
+        lambda: ParameterRandomisation(stages=0),
+        lambda: Throughput(repeats=0),
+    ],
+)
+def test_options_out_of_range_are_refused_at_once(make) -> None:
+    with pytest.raises(UserError):
+        make()
 
 
 class TestSimilarity:

@@ -237,6 +237,14 @@ class Harmful:
         return Path.touch, (Path("/tmp/assay-was-here"),)
 
 
+def test_a_network_without_two_classes_is_refused(tmp_path: Path) -> None:
+    for classes in (0, 1):
+        path = tmp_path / f"{classes}.pth"
+        torch.save(timm.create_model("test_resnet", num_classes=classes).state_dict(), path)
+        with pytest.raises(UserError, match="no classifier of two or more classes"):
+            load("timm", name="test_resnet", checkpoint=str(path), classes=classes)
+
+
 def test_checkpoints_that_do_not_fit_are_refused(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"does not fit this model at fc\.weight, .*number of classes"):
         load("timm", name="test_resnet", checkpoint=str(checkpoint))
