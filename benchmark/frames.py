@@ -25,7 +25,7 @@ Labels = Mapping[tuple[str, str], str]
 COST = "cost"
 AXES = ("model", "dataset", "method", "metric")
 ROLES = {"method": "", "null": "null rows: know nothing of the model", "oracle": "oracle rows: know the truth"}
-FACTS = ["metric", "measure", "family", "unit", "higher_is_better", "ranked"]
+FACTS = ["metric", "measure", "family", "unit", "device", "higher_is_better", "ranked"]
 _FAMILIES = ("faithfulness", "axioms", "localisation", "robustness", "randomisation")
 _NO_MEASURE = {"family": "other", "unit": "", "higher_is_better": None, "ranked": False}
 
@@ -36,7 +36,7 @@ def labels(cells: Iterable[Cell]) -> dict[tuple[str, str], str]:
     A name, and in brackets the options in which choices of the same name differ (for metrics also the seed, and the
     device of timings), or `@version` where versions differ. Two choices that meet in a table never share a label.
     Models of one name that were each trained for a data set of their own never meet, nor does a method with itself on
-    models that give it different layers: they keep the plain name.
+    models that give it different layers, nor timings of different models: they keep the plain name.
     """
     variants: dict[tuple[str, str], dict[str, tuple[dict[str, Any], str]]] = {}
     homes: dict[str, set[str]] = {}
@@ -46,7 +46,8 @@ def labels(cells: Iterable[Cell]) -> dict[tuple[str, str], str]:
             key = identity(cell, axis)
             drawn = {"seed": cell.seed, "device": cell.device} if axis == "metric" else {}
             variants.setdefault((axis, choice.name), {})[key] = (drawn | _flat(choice.params), choice.version)
-            home = {"model": cell.dataset.name, "method": f"{cell.model.name} {cell.dataset.name}"}.get(axis, "")
+            pair = f"{cell.model.name} {cell.dataset.name}"
+            home = {"model": cell.dataset.name, "method": pair, "metric": pair if cell.device else ""}.get(axis, "")
             homes.setdefault(key, set()).add(home)
     found: dict[tuple[str, str], str] = {}
     for (axis, name), same_name in variants.items():
@@ -77,8 +78,8 @@ def frame(found: Iterable[Record], errors: Iterable[tuple[Cell, str]] = ()) -> p
     """One tidy frame: a row an image and measure, and one with status `failed` for each measure of a failed cell.
 
     Columns: model, dataset, method, metric (labels), column (the metric, with the measure where it has another name),
-    measure, family, higher_is_better (True, False, None), ranked, unit, role, uid (`-` for one number a cell), target,
-    value (NaN unless status is `ok`), status, reason (empty where there is none).
+    measure, family, higher_is_better (True, False, None), ranked, unit, device (of timings), role, uid (`-` for one
+    number a cell), target, value (NaN unless status is `ok`), status, reason (empty where there is none).
     """
     return assemble(*take(found, errors))
 
@@ -121,7 +122,12 @@ def assemble(scored: Sequence[Scored], failed: Sequence[tuple[Cell, str]], names
                 axes
                 | {"column": axes["metric"] if single else f"{axes['metric']}.{measure['name']}"}
                 | {"family": family, "higher_is_better": measure["higher_is_better"], "ranked": measure["ranked"]}
-                | {"unit": measure["unit"], "role": roles.get(axes["method"], "method"), "reason": reason}
+                | {
+                    "unit": measure["unit"],
+                    "device": cell.device or "",
+                    "role": roles.get(axes["method"], "method"),
+                    "reason": reason,
+                }
             )
 
     for record in scored:
@@ -140,7 +146,7 @@ def assemble(scored: Sequence[Scored], failed: Sequence[tuple[Cell, str]], names
     scores = pd.concat(parts, ignore_index=True).iloc[order]
     tidy = pd.concat([cells.reset_index(drop=True), scores.reset_index(drop=True)], axis=1)
     front = ["model", "dataset", "method", "metric", "column", "measure", "family", "higher_is_better", "ranked"]
-    return tidy[[*front, "unit", "role", "uid", "target", "value", "status", "reason"]]
+    return tidy[[*front, "unit", "device", "role", "uid", "target", "value", "status", "reason"]]
 
 
 def _flat(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

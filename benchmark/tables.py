@@ -38,7 +38,7 @@ def _tables(summary: pd.DataFrame) -> Iterator[_Table]:
         totals = part.groupby("method", sort=False)["total"].max()
         title = [f"dataset {dataset}", f"model {model}"]
         first = headline(columns)
-        title += [COST] if cost else [f"n = {totals.max()}"]
+        title += [COST, *dict.fromkeys(columns["device"])] if cost else [f"n = {totals.max()}"]
         title += [f"sorted by {first}"] if first else []
         pieces = {
             (str(row.method), str(name)): _cost(row) if cost else _pieces(row, sizes)

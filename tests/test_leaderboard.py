@@ -384,7 +384,7 @@ def test_markdown_text() -> None:
 - n/a: infidelity of random: a \\| b &lt;c> d
 - 2 of 20 images degenerate: srg of random
 
-## dataset shapes · model small_cnn · cost · sorted by throughput.images_per_second
+## dataset shapes · model small_cnn · cost · cpu · sorted by throughput.images_per_second
 
 ### cost
 

@@ -238,6 +238,8 @@ class Harmful:
 
 
 def test_a_network_without_two_classes_is_refused(tmp_path: Path) -> None:
+    import timm
+
     for classes in (0, 1):
         path = tmp_path / f"{classes}.pth"
         torch.save(timm.create_model("test_resnet", num_classes=classes).state_dict(), path)
