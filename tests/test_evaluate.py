@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from benchmark.choices import CONF
 from benchmark.errors import UserError
 from benchmark.evaluate import Evaluation
 from benchmark.progress import Progress
-from benchmark.protocols import Batch, Method, Metric
+from benchmark.protocols import Batch, Measure, Method, Metric, Scores
 from benchmark.subjects import Subject
 from metrics.completeness import Completeness
 from metrics.deletion import Deletion
@@ -83,6 +84,31 @@ def test_a_method_cannot_reach_the_next_through_the_model(tmp_path: Path, subjec
     with pytest.raises(UserError, match="changed the model's weights or modules"):
         deletion(tmp_path / "both", subject, Replaces())
     assert deletion(tmp_path / "both", subject, Magnitude()) == alone
+
+
+class Constant(Method):
+    def attribute(self, model: nn.Module, batch: Batch) -> Tensor:
+        return -torch.ones_like(batch.inputs)
+
+
+@dataclass(frozen=True)
+class Undefined(Metric):
+    measures = (Measure("undefined", higher_is_better=True, range=(0.0, 1.0)),)
+
+    def score(self, model, batch, attributions, explain, prepared) -> Scores:  # type: ignore[no-untyped-def]
+        return Scores({"undefined": torch.tensor([0.5, torch.nan, torch.inf])[: len(batch)]})
+
+
+def test_undefined_and_invalid_are_counted_and_never_repaired(tmp_path: Path, subject: Subject) -> None:
+    metric = Undefined()
+    rows = evaluation(tmp_path, subject, Constant()).record(plugins.choose("undefined", metric), metric).rows
+    assert rows["status"].tolist() == ["ok", "degenerate", "degenerate"]
+    assert rows["value"].tolist()[0] == 0.5
+    assert rows["value"].isna().tolist() == [False, True, True]
+    metric = Deletion(steps=2)
+    rows = evaluation(tmp_path, subject, FirstInvalid()).record(plugins.choose("deletion", metric), metric).rows
+    assert rows["status"].tolist() == ["invalid", "ok", "ok"]
+    assert rows["value"].isna().tolist() == [True, False, False]
 
 
 def test_parts_are_filed_and_count_their_own_passes(tmp_path: Path, subject: Subject) -> None:
