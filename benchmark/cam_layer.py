@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-
 import torch
 from torch import Tensor, nn
 
-from benchmark.errors import UserError
-
-_MOST_PREFIX_TOKENS = 16  # class, distillation and register tokens stand before the patches
+from benchmark import maps
+from benchmark.errors import UserError, unknown
 
 
 def choose(network: nn.Module, size: tuple[int, int, int], layer: str | None) -> str:
@@ -23,8 +20,7 @@ def choose(network: nn.Module, size: tuple[int, int, int], layer: str | None) ->
     names = [name for name, _ in network.named_modules() if name]
     if layer in names:
         return layer
-    close = difflib.get_close_matches(layer, names, 3) or names[-3:]
-    raise UserError(f"models.layer={layer} is no module of this model: did you mean {', '.join(close)}?")
+    raise UserError(unknown("models.layer=", layer, names))
 
 
 def last_spatial(network: nn.Module, size: tuple[int, int, int]) -> str:
@@ -40,8 +36,9 @@ def last_spatial(network: nn.Module, size: tuple[int, int, int]) -> str:
     """
     seen = _outputs(network, size)
     grids = {shape for _, output, _ in seen for shape in _grids(output.shape, size)}
+    prefix = maps.prefix_tokens(network)
     for name, _, gradient in reversed(seen):
-        places = _places(gradient, size, grids)
+        places = _places(gradient, size, grids, prefix)
         if places is not None and bool(places.any()):
             return name
     return ""
@@ -77,24 +74,18 @@ def _grids(shape: torch.Size, size: tuple[int, int, int]) -> list[tuple[int, int
     if len(shape) != 4:
         return []
     readings = ((shape[1], shape[2], shape[3]), (shape[3], shape[1], shape[2]))
-    return [(c, h * w) for c, h, w in readings if _fits(h, w, size)]
+    return [(c, h * w) for c, h, w in readings if maps.fits(h, w, size[1:])]
 
 
-def _fits(height: int, width: int, size: tuple[int, int, int]) -> bool:
-    return height * width > 1 and abs(height * size[2] - width * size[1]) < max(size[1:])
-
-
-def _places(gradient: Tensor, size: tuple[int, int, int], grids: set[tuple[int, int]]) -> Tensor | None:
+def _places(gradient: Tensor, size: tuple[int, int, int], grids: set[tuple[int, int]], prefix: int) -> Tensor | None:
     """The part of `gradient` that belongs to places, or None where its shape is no spatial map.
 
     Tokens count as places where a map of the same width and number of places was seen, as patch embeddings make.
     """
     if gradient.dim() == 4:
         return gradient if _grids(gradient.shape, size) else None
-    if gradient.dim() != 3:
+    found = maps.token_grid(gradient.shape[1], size[1:], prefix) if gradient.dim() == 3 else None
+    if found is None:
         return None
-    for channels, places in grids:
-        prefix = gradient.shape[1] - places
-        if gradient.shape[2] == channels and 0 <= prefix <= _MOST_PREFIX_TOKENS:
-            return gradient[:, prefix:]
-    return None
+    drop, height, width = found
+    return gradient[:, drop:] if (gradient.shape[2], height * width) in grids else None

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmark.errors import UserError
+from benchmark.errors import UserError, unknown
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 GROUPS = ("models", "datasets", "methods", "metrics", "sweeps", "tracking")
@@ -74,10 +73,3 @@ def check(overrides: Sequence[str]) -> None:
         for name in filter(None, (part.strip(" '\"") for part in value.strip("[]").replace("],[", ",").split(","))):
             if name.strip("[]") not in existing:
                 raise UserError(unknown(f"{key}=", name.strip("[]"), existing))
-
-
-def unknown(what: str, name: str, existing: Sequence[str] | dict[str, str]) -> str:
-    """The sentence for a name that does not exist: did you mean, and what there is."""
-    near = difflib.get_close_matches(name, list(existing), n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    return f"{what}{name} does not exist{hint} (there are: {', '.join(existing)})"

@@ -28,6 +28,7 @@ Array = NDArray[np.float64]
 
 _WIDTH = 1600  # pixels of a full figure, twice what a README shows, so that it is sharp on dense screens
 _DPI = 200
+_MARGIN = 16
 _SIGNED = colormaps["RdBu_r"]
 # The upper half of a diverging map: zero has the same colour in both, and the hue tells which of them it is.
 _UNSIGNED = LinearSegmentedColormap.from_list("unsigned", colormaps["PuOr_r"](np.linspace(0.5, 1, 128)))
@@ -71,69 +72,16 @@ def heat_maps(
     """
     pictures = [np.asarray(image, dtype=float).clip(0, 1) for image in images]
     values = {name: np.asarray(stack, dtype=float) for name, stack in maps.items()}
-    order = sorted(values, key=lambda name: name in nulls)
-    apart = [name for name in order if name in nulls]
-
-    margin, gap, between = 16, 6, 20
-    gaps = between + gap * max(0, len(order) - 1) + (between if apart else 0)
-    tile = min(240.0, (_WIDTH - 2 * margin - gaps) / (1 + len(order)))
-    height, width = pictures[0].shape[:2]
-    tall = tile * height / width
-    titles = {name: textwrap.wrap(name.replace("_", " "), 11, break_long_words=False) for name in order}
-    longest = max((len(word) for lines in titles.values() for word in lines), default=1)
-    font = min(20.0, tile * 0.16, tile / (0.6 * longest))
-    lines = [caption.splitlines() or [""] for caption in captions]
-    line = 1.3 * font
-    top = margin + line * max((len(words) for words in titles.values()), default=0) + (line + 8 if apart else 0) + 8
-    steps = [tall + 8 + line * len(words) + 8 for words in lines]
-    rows = top + np.concatenate([[0.0], np.cumsum(steps)])
-
-    left = margin + tile + between
-    columns = {}
-    for index, name in enumerate(order):
-        columns[name] = left + index * (tile + gap) + (between if name in nulls else 0)
-    right = margin + tile + gaps + len(order) * tile
-    # The two scales need 33 letters' width, and the note beside them as much again.
-    right = max(right, 33 * font)
-    beside = right >= 66 * font
-    page = _Page(right + margin, rows[-1] + line * (1 if beside else 2.2) + margin)
-
-    for name, x in columns.items():
-        colour = _GREY if name in nulls else "black"
-        page.text(x + tile / 2, top - 8, "\n".join(titles[name]), font, colour, ha="center", va="bottom")
-    if apart:
-        end = columns[apart[-1]] + tile
-        page.line(columns[apart[0]], end, margin + line)
-        middle = (columns[apart[0]] + end) / 2
-        page.text(middle, margin + line - 4, "null methods", font, _GREY, ha="center", va="bottom")
+    plan = _plan(pictures[0].shape[0] / pictures[0].shape[1], captions, values, nulls)
+    page = _Page(plan.right + _MARGIN, plan.rows[-1] + plan.line * (1 if plan.beside else 2.2) + _MARGIN)
+    _titles(page, plan, nulls)
     negative: set[bool] = set()  # which of the two scales of colours the page needs
     for index, picture in enumerate(pictures):
-        y = rows[index]
-        page.picture(picture if picture.ndim == 3 else np.stack([picture] * 3, -1), margin, y, tile, tall)
-        for offset, words in enumerate(lines[index]):
-            size = min(font, tile / (0.56 * max(1, len(words))))
-            page.text(margin + tile / 2, y + tall + 6 + offset * line, words, size, ha="center", va="top")
-        numbers = {name: float(scores[name][index]) for name in order if name in scores}
-        best = max((number for number in numbers.values() if math.isfinite(number)), default=math.nan)
-        for name, x in columns.items():
-            painted, word = paint(values[name][index], picture)
-            if not word:
-                negative.add(bool(values[name][index].min() < 0))
-            page.picture(painted, x, y, tile, tall)
-            page.text(x + tile / 2, y + tall / 2, word, font, _GREY, ha="center", va="center")
-            number = numbers.get(name, math.nan)
-            if math.isfinite(number):
-                style = {"weight": "bold"} if number == best else {}
-                page.text(x + tile / 2, y + tall + 6, signed(number), font, ha="center", va="top", **style)
-
-    y, x = rows[-1] + line / 2, float(margin)
-    if True in negative:
-        x = page.scale(_SIGNED, "negative", "positive", x, y, font) + 2 * font
-    if False in negative:
-        page.scale(_UNSIGNED, "lowest", "highest", x, y, font)
-    if scores:
-        x, y, side = (right, y, "right") if beside else (margin, y + 1.2 * line, "left")
-        page.text(x, y, "number: SRG, higher is better, best of the row in bold", font, _GREY, ha=side)
+        y = plan.rows[index]
+        _image(page, plan, picture, captions[index], y)
+        numbers = {name: float(scores[name][index]) for name in values if name in scores}
+        negative |= _row(page, plan, picture, {name: stack[index] for name, stack in values.items()}, numbers, y)
+    _key(page, plan, negative, scored=bool(scores))
     page.write(path)
 
 
@@ -158,47 +106,133 @@ def curves(path: Path, records: Sequence[Record]) -> None:
     panels: dict[str, Axes] = {}
     for index, measure in enumerate(("deletion", "insertion")):
         panels[measure] = figure.add_axes((0.062 + 0.328 * index, 0.14, 0.292, 0.745))
-    order = sorted(traced, key=lambda trace: -trace.gain)
-    for trace in sorted(traced, key=lambda trace: trace.role == "method"):  # methods on top
-        for measure, panel in panels.items():
-            if measure not in trace.means:
-                continue
-            mean, (low, high) = trace.means[measure], trace.bands[measure]
-            fraction = np.linspace(0, 1, len(mean))
-            panel.plot(fraction, mean, **trace.style, solid_capstyle="round")
-            faint = 0.07 if trace.role == "null" else 0.13
-            panel.fill_between(fraction, low, high, color=trace.style["color"], alpha=faint, linewidth=0)
-
-    outputs = sorted({trace.output for trace in traced})
-    limits = [panel.get_ylim() for panel in panels.values() if panel.lines]
-    bottom, top = min(lower for lower, _ in limits), max(upper for _, upper in limits)
-    if outputs == ["prob"]:
-        bottom, top = 0.0, min(1.0, top)
-    for measure, panel in panels.items():
-        panel.set_title(measure, fontsize=8, pad=5)
-        if not panel.lines:
-            panel.set_axis_off()
-            panel.text(0.5, 0.5, "no record", fontsize=7, color=_GREY, ha="center", transform=panel.transAxes)
-        panel.set_xlabel(f"fraction of pixels {'deleted' if measure == 'deletion' else 'inserted'}", fontsize=7)
-        panel.set_ylabel(" / ".join(_SCORES.get(output, output) for output in outputs), fontsize=7)
-        panel.set_xlim(0, 1)
-        panel.set_ylim(bottom, top)
-        panel.tick_params(labelsize=6.5, length=2, color=_GREY)
-        panel.grid(color="0.92", linewidth=0.6)
-        panel.set_axisbelow(True)
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.spines[["left", "bottom"]].set_color(_GREY)
-    if panels["deletion"].lines:
-        panels["insertion"].set_ylabel("")
-        panels["insertion"].tick_params(labelleft=False)
-
+        _draw(panels[measure], measure, traced)
+    _frame(panels, sorted({trace.output for trace in traced}))
     cell = records[0].cell
     figure.text(0.062, 0.965, f"{cell.model.name} on {cell.dataset.name}", fontsize=8, weight="bold", va="center")
     images = max(trace.images for trace in traced)
     note = f"mean over {images} images, 95 % bootstrap band" if images > 1 else "one image"
     figure.text(0.987, 0.965, note, fontsize=6.5, color=_GREY, ha="right", va="center")
-    _list(figure.add_axes((0.7, 0.03, 0.287, 0.855)), order)
+    _list(figure.add_axes((0.7, 0.03, 0.287, 0.855)), sorted(traced, key=lambda trace: -trace.gain))
     _write(path, figure)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Where things stand on a page of heat maps, in pixels.
+
+    Attributes:
+        tile, tall: width and height of a picture.
+        font, line: size of letters, distance between lines.
+        columns: left edge of each method, in the order of the columns.
+        titles: of each column, broken into lines.
+        rows: upper edge of each row, and what is below the last.
+        right: edge of what is drawn.
+    """
+
+    tile: float
+    tall: float
+    font: float
+    line: float
+    columns: Mapping[str, float]
+    titles: Mapping[str, list[str]]
+    rows: Array
+    right: float
+
+    @property
+    def top(self) -> float:
+        return float(self.rows[0])
+
+    @property
+    def beside(self) -> bool:
+        """Whether the note has room beside the two scales, which need 33 letters' width, as it does."""
+        return self.right >= 66 * self.font
+
+
+def _plan(aspect: float, captions: Sequence[str], names: Collection[str], nulls: Collection[str]) -> _Plan:
+    """Methods in their order, those of `nulls` apart at the end; pictures as large as fit, letters as fit them."""
+    order = sorted(names, key=lambda name: name in nulls)
+    apart = any(name in nulls for name in order)
+    gap, between = 6, 20
+    gaps = between + gap * max(0, len(order) - 1) + (between if apart else 0)
+    tile = min(240.0, (_WIDTH - 2 * _MARGIN - gaps) / (1 + len(order)))
+    titles = {name: textwrap.wrap(name.replace("_", " "), 11, break_long_words=False) for name in order}
+    longest = max((len(word) for lines in titles.values() for word in lines), default=1)
+    font = min(20.0, tile * 0.16, tile / (0.6 * longest))
+    line = 1.3 * font
+    top = _MARGIN + line * max((len(words) for words in titles.values()), default=0) + (line + 8 if apart else 0) + 8
+    steps = [tile * aspect + 8 + line * len(_lines(caption)) + 8 for caption in captions]
+    left = _MARGIN + tile + between
+    return _Plan(
+        tile=tile,
+        tall=tile * aspect,
+        font=font,
+        line=line,
+        columns={
+            name: left + index * (tile + gap) + (between if name in nulls else 0) for index, name in enumerate(order)
+        },
+        titles=titles,
+        rows=top + np.concatenate([[0.0], np.cumsum(steps)]),
+        right=max(_MARGIN + tile + gaps + len(order) * tile, 33 * font),
+    )
+
+
+def _lines(caption: str) -> list[str]:
+    return caption.splitlines() or [""]
+
+
+def _titles(page: _Page, plan: _Plan, nulls: Collection[str]) -> None:
+    """Names over the columns, and a bracket over the null methods."""
+    for name, x in plan.columns.items():
+        colour = _GREY if name in nulls else "black"
+        words = "\n".join(plan.titles[name])
+        page.text(x + plan.tile / 2, plan.top - 8, words, plan.font, colour, ha="center", va="bottom")
+    apart = [x for name, x in plan.columns.items() if name in nulls]
+    if apart:
+        end, y = apart[-1] + plan.tile, _MARGIN + plan.line
+        page.line(apart[0], end, y)
+        page.text((apart[0] + end) / 2, y - 4, "null methods", plan.font, _GREY, ha="center", va="bottom")
+
+
+def _image(page: _Page, plan: _Plan, picture: Array, caption: str, y: float) -> None:
+    """An image and its caption in letters that fit its width."""
+    page.picture(picture if picture.ndim == 3 else np.stack([picture] * 3, -1), _MARGIN, y, plan.tile, plan.tall)
+    for offset, words in enumerate(_lines(caption)):
+        size = min(plan.font, plan.tile / (0.56 * max(1, len(words))))
+        below = y + plan.tall + 6 + offset * plan.line
+        page.text(_MARGIN + plan.tile / 2, below, words, size, ha="center", va="top")
+
+
+def _row(
+    page: _Page, plan: _Plan, picture: Array, values: Mapping[str, Array], numbers: Mapping[str, float], y: float
+) -> set[bool]:
+    """The maps of one image with their numbers, the best in bold; whether maps with colours have negative values."""
+    best = max((number for number in numbers.values() if math.isfinite(number)), default=math.nan)
+    negative = set()
+    for name, x in plan.columns.items():
+        painted, word = paint(values[name], picture)
+        if not word:
+            negative.add(bool(values[name].min() < 0))
+        middle = x + plan.tile / 2
+        page.picture(painted, x, y, plan.tile, plan.tall)
+        page.text(middle, y + plan.tall / 2, word, plan.font, _GREY, ha="center", va="center")
+        number = numbers.get(name, math.nan)
+        if math.isfinite(number):
+            style = {"weight": "bold"} if number == best else {}
+            page.text(middle, y + plan.tall + 6, signed(number), plan.font, ha="center", va="top", **style)
+    return negative
+
+
+def _key(page: _Page, plan: _Plan, negative: Collection[bool], scored: bool) -> None:
+    """What colours and numbers mean, under the last row."""
+    y, x = plan.rows[-1] + plan.line / 2, float(_MARGIN)
+    if True in negative:
+        x = page.scale(_SIGNED, "negative", "positive", x, y, plan.font) + 2 * plan.font
+    if False in negative:
+        page.scale(_UNSIGNED, "lowest", "highest", x, y, plan.font)
+    if scored:
+        x, y, side = (plan.right, y, "right") if plan.beside else (_MARGIN, y + 1.2 * plan.line, "left")
+        page.text(x, y, "number: SRG, higher is better, best of the row in bold", plan.font, _GREY, ha=side)
 
 
 def paint(values: ArrayLike, image: ArrayLike) -> tuple[Array, str]:
@@ -287,6 +321,43 @@ def _style(traces: Sequence[_Trace]) -> None:
         else:
             trace.style = {"color": _COLOURS[methods % len(_COLOURS)], "linestyle": "-", "linewidth": 1.3}
             methods += 1
+
+
+def _draw(panel: Axes, measure: str, traces: Sequence[_Trace]) -> None:
+    """Mean curves with their bands, methods on top."""
+    for trace in sorted(traces, key=lambda trace: trace.role == "method"):
+        if measure not in trace.means:
+            continue
+        mean, (low, high) = trace.means[measure], trace.bands[measure]
+        fraction = np.linspace(0, 1, len(mean))
+        panel.plot(fraction, mean, **trace.style, solid_capstyle="round")
+        faint = 0.07 if trace.role == "null" else 0.13
+        panel.fill_between(fraction, low, high, color=trace.style["color"], alpha=faint, linewidth=0)
+
+
+def _frame(panels: Mapping[str, Axes], outputs: Sequence[str]) -> None:
+    """Titles, labels and grid of the panels, which share one scale."""
+    limits = [panel.get_ylim() for panel in panels.values() if panel.lines]
+    bottom, top = min(lower for lower, _ in limits), max(upper for _, upper in limits)
+    if outputs == ["prob"]:
+        bottom, top = 0.0, min(1.0, top)
+    for measure, panel in panels.items():
+        panel.set_title(measure, fontsize=8, pad=5)
+        if not panel.lines:
+            panel.set_axis_off()
+            panel.text(0.5, 0.5, "no record", fontsize=7, color=_GREY, ha="center", transform=panel.transAxes)
+        panel.set_xlabel(f"fraction of pixels {'deleted' if measure == 'deletion' else 'inserted'}", fontsize=7)
+        panel.set_ylabel(" / ".join(_SCORES.get(output, output) for output in outputs), fontsize=7)
+        panel.set_xlim(0, 1)
+        panel.set_ylim(bottom, top)
+        panel.tick_params(labelsize=6.5, length=2, color=_GREY)
+        panel.grid(color="0.92", linewidth=0.6)
+        panel.set_axisbelow(True)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.spines[["left", "bottom"]].set_color(_GREY)
+    if panels["deletion"].lines:
+        panels["insertion"].set_ylabel("")
+        panels["insertion"].tick_params(labelleft=False)
 
 
 def _list(axes: Axes, traces: Sequence[_Trace]) -> None:

@@ -6,14 +6,13 @@ import argparse
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
-from difflib import get_close_matches
 from pathlib import Path
 
 import pandas as pd
 
 from benchmark import records
 from benchmark.cells import Cell, Choice, digest
-from benchmark.errors import UserError
+from benchmark.errors import UserError, unknown
 from benchmark.frames import AXES, COST, Labels, Scored, assemble, frame, summarise, take
 from benchmark.records import Record
 from benchmark.tables import heading, markdown, terminal
@@ -157,9 +156,7 @@ def _only(summary: pd.DataFrame, axis: str, wanted: str) -> pd.DataFrame:
     there = list(dict.fromkeys(summary[axis]))
     found = [label for label in there if label == wanted or label.startswith((f"{wanted}(", f"{wanted}@"))]
     if not found:
-        close = get_close_matches(wanted, there, n=1)
-        hint = f", did you mean {close[0]}" if close else ""
-        raise UserError(f"there is no {axis} {wanted!r}{hint}? There are: {', '.join(there)}")
+        raise UserError(unknown(f"{axis} ", wanted, there))
     return summary[summary[axis].isin(found)]
 
 

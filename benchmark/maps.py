@@ -1,16 +1,19 @@
-"""What every metric does to a map before it looks at it: one value a pixel, one rank a unit."""
+"""What is done to a map before anybody looks at it: one value a pixel, one rank a unit, tokens laid out as a grid."""
 
 from __future__ import annotations
 
+import math
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmark import randomness
 from benchmark.errors import UserError
 
 Reduce = Literal["sum", "abs_sum", "l2", "max"]
+
+_MOST_PREFIX_TOKENS = 16  # class, distillation and register tokens stand before the patches
 
 
 def check_reduce(how: str) -> None:
@@ -52,3 +55,30 @@ def average_ranks(values: Tensor) -> Tensor:
     first = torch.searchsorted(ordered, values.contiguous(), right=False)
     last = torch.searchsorted(ordered, values.contiguous(), right=True)
     return (first + last - 1).to(torch.float64) / 2
+
+
+def prefix_tokens(model: nn.Module) -> int:
+    """Class and register tokens before the patches, as timm models (also wrapped ones) state it, otherwise 0."""
+    for module in model.modules():
+        if isinstance(count := getattr(module, "num_prefix_tokens", None), int):
+            return count
+    return 0
+
+
+def fits(height: int, width: int, size: tuple[int, int]) -> bool:
+    """Whether a grid of more than one place has the aspect ratio of an image of `size`, give or take part of a place."""
+    return height * width > 1 and abs(height * size[1] - width * size[0]) < max(size)
+
+
+def token_grid(tokens: int, size: tuple[int, int], prefix: int = 0) -> tuple[int, int, int] | None:
+    """`(p, h, w)` with `tokens = p + h * w` and the grid at the aspect ratio of `size`, if there is one.
+
+    p is `prefix` if the rest is then a grid, otherwise the smallest up to 16 that leaves one.
+    """
+    for drop in (prefix, *range(_MOST_PREFIX_TOKENS + 1)):
+        places = max(tokens - drop, 0)
+        height = round(math.sqrt(places * size[0] / size[1]))
+        width = places // height if height else 0
+        if height * width == places and fits(height, width, size):
+            return drop, height, width
+    return None

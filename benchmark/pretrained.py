@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib.util
 import pickle
@@ -17,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from benchmark.cam_layer import choose
-from benchmark.errors import UserError
+from benchmark.errors import UserError, unknown
 from benchmark.models import Model, digest, freeze
 
 State = dict[str, Tensor]
@@ -59,7 +58,7 @@ def timm(
     import timm as library
 
     if not library.is_model(name):
-        raise UserError(f"timm has no model {name!r}{_did_you_mean(name, library.list_models())}")
+        raise UserError(unknown("timm model ", name, library.list_models()))
     family, _, tag = name.partition(".")
     tagged = library.list_pretrained(f"{family}.*")
     if tag and name not in tagged:
@@ -98,7 +97,7 @@ def torchvision(
 
     names = library.list_models(module=library)
     if name not in names:
-        raise UserError(f"torchvision has no classifier {name!r}{_did_you_mean(name, names)}")
+        raise UserError(unknown("torchvision classifier ", name, names))
     known = library.get_model_weights(name)
     if weights not in known.__members__:
         raise UserError(f"torchvision's {name} has no weights {weights!r}: expected {' or '.join(known.__members__)}")
@@ -268,8 +267,3 @@ def _renamed(state: State, network: Any) -> State:
             name = [top[head], *rest]
         renamed[".".join(name)] = tensor
     return renamed
-
-
-def _did_you_mean(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), 3)
-    return f": did you mean {' or '.join(close)}?" if close else ""

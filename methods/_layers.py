@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from benchmark.errors import NotApplicable, UserError
-
-_MOST_PREFIX_TOKENS = 16
+from benchmark import maps
+from benchmark.errors import NotApplicable, UserError, unknown
 
 
 def layer_of(model: nn.Module, name: str) -> nn.Module:
@@ -24,9 +22,7 @@ def layer_of(model: nn.Module, name: str) -> nn.Module:
     layers.pop("")
     if name in layers:
         return layers[name]
-    close = difflib.get_close_matches(name, layers, n=3)
-    hint = f"did you mean {', '.join(close)}?" if close else f"it begins with {', '.join(list(layers)[:5])}, ..."
-    raise UserError(f"the model has no layer {name!r}: {hint}")
+    raise UserError(unknown("layer ", name, layers))
 
 
 @contextmanager
@@ -50,31 +46,15 @@ def leaf_at(layer: nn.Module) -> Iterator[list[Tensor]]:
         handle.remove()
 
 
-def prefix_tokens(model: nn.Module) -> int:
-    """Class and register tokens before the patches, as timm models (also wrapped ones) state it, otherwise 0."""
-    for module in model.modules():
-        if isinstance(count := getattr(module, "num_prefix_tokens", None), int):
-            return count
-    return 0
-
-
-def _token_grid(tokens: int, size: tuple[int, int]) -> tuple[int, int] | None:
-    """The grid `(h, w)` of so many patches at the aspect ratio of `size`, if there is one."""
-    height = round(math.sqrt(max(tokens, 0) * size[0] / size[1]))
-    width = tokens // height if height else 0
-    fits = height * width == tokens > 0 and height * size[1] == width * size[0]
-    return (height, width) if fits else None
-
-
 def spatial(activation: Tensor, size: tuple[int, int], prefix: int = 0) -> Tensor:
     """The output of a layer as `(N, C, h, w)`.
 
     Args:
         activation: `(N, C, h, w)`, channels last `(N, h, w, C)`, or tokens `(N, p + h * w, C)`. A map is channels last
-            if that brings h / w closer to the aspect ratio of the image. Of tokens, the first p are dropped: `prefix`
-            if the rest is then a grid at the aspect ratio, otherwise the smallest p up to 16 that leaves one.
+            if that brings h / w closer to the aspect ratio of the image. Of tokens, the first p are dropped, see
+            `maps.token_grid`.
         size: height and width of the image.
-        prefix: tokens before the patches, see `prefix_tokens`.
+        prefix: tokens before the patches, see `maps.prefix_tokens`.
 
     Raises:
         NotApplicable: there is no grid larger than 1x1.
@@ -86,10 +66,8 @@ def spatial(activation: Tensor, size: tuple[int, int], prefix: int = 0) -> Tenso
         if abs(math.log(first / middle) - aspect) < abs(math.log(middle / last) - aspect):
             found = activation.permute(0, 3, 1, 2)
     elif activation.dim() == 3:
-        for drop in (prefix, *range(_MOST_PREFIX_TOKENS + 1)):
-            if grid := _token_grid(activation.shape[1] - drop, size):
-                found = activation[:, drop:].transpose(1, 2).unflatten(2, grid)
-                break
+        if grid := maps.token_grid(activation.shape[1], size, prefix):
+            found = activation[:, grid[0] :].transpose(1, 2).unflatten(2, grid[1:])
     if found.dim() != 4 or found.shape[2:].numel() == 1:
         raise NotApplicable(f"the layer has no spatial extent: its output is {tuple(activation.shape)}")
     return found

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from benchmark import passes
+from benchmark import maps, passes
 from benchmark.errors import NotApplicable
 from benchmark.protocols import Batch, Method
-from methods._layers import layer_of, leaf_at, prefix_tokens, spatial
+from methods._layers import layer_of, leaf_at, spatial
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class GradCAM(Method):
         if not self.layer:
             raise NotApplicable("the network has no layer with a spatial map")
         size = (batch.inputs.shape[2], batch.inputs.shape[3])
-        layer, prefix = layer_of(model, self.layer), prefix_tokens(model)
+        layer, prefix = layer_of(model, self.layer), maps.prefix_tokens(model)
 
         def part(start: int, stop: int) -> Tensor:
             with leaf_at(layer) as outputs:

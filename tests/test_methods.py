@@ -66,11 +66,6 @@ class Tiny(nn.Module):
         return self.head(self.pool(self.act(self.two(self.act(self.one(x))))).flatten(1))
 
 
-class Explodes(nn.Module):
-    def forward(self, x):
-        raise AssertionError("the model was called")
-
-
 def ready(model, seed=0):
     """Random weights of order one, biases and batch-norm statistics included; float64, eval, frozen."""
     generator = torch.Generator().manual_seed(seed)
@@ -359,6 +354,7 @@ def test_grad_cam_on_swin():
         ((2, 261, 5), (224, 224), 0, (2, 5, 16, 16)),
         ((2, 33, 5), (64, 128), 1, (2, 5, 4, 8)),
         ((2, 26, 5), (64, 64), 10, (2, 5, 4, 4)),
+        ((2, 197, 5), (224, 230), 0, (2, 5, 14, 14)),
     ],
 )
 def test_spatial_form_of_any_architecture(shape, size, prefix, expected):
@@ -384,6 +380,12 @@ def test_grad_cam_names_the_flat_layer(layer):
         GradCAM(layer).attribute(model, batch_of(model, images()))
 
 
+def test_grad_cam_has_nothing_to_say_without_a_spatial_map(tiny):
+    model, batch = tiny
+    with pytest.raises(NotApplicable, match="no layer with a spatial map"):
+        GradCAM(layer="").attribute(model, batch)
+
+
 @pytest.mark.parametrize("frozen", [True, False])
 def test_grad_cam_on_a_layer_that_does_not_matter(frozen):
     class Aside(Tiny):
@@ -400,11 +402,11 @@ def test_grad_cam_on_a_layer_that_does_not_matter(frozen):
 
 def test_unknown_layer_names_close_ones():
     model = timm.create_model("test_resnet", num_classes=6)
-    with pytest.raises(UserError, match=r"no layer 'layer4\.0\.con2'.*did you mean .*layer4\.0\.conv2"):
+    with pytest.raises(UserError, match=r"layer layer4\.0\.con2 does not exist; did you mean .*layer4\.0\.conv2"):
         layer_of(model, "layer4.0.con2")
-    with pytest.raises(UserError, match=r"no layer 'xyzzy': it begins with"):
+    with pytest.raises(UserError, match=r"layer xyzzy does not exist \(there are: conv1, .*, \.\.\.\)"):
         layer_of(model, "xyzzy")
-    with pytest.raises(UserError, match="no layer ''"):
+    with pytest.raises(UserError, match="does not exist"):
         layer_of(model, "")
 
 
@@ -466,12 +468,6 @@ def test_occlusion_agrees_with_captum(resnet):
 # Null rows and the oracle --------------------------------------------------------------------------------------------
 
 
-def test_grad_cam_has_nothing_to_say_without_a_spatial_map(tiny):
-    model, batch = tiny
-    with pytest.raises(NotApplicable, match="no layer with a spatial map"):
-        GradCAM(layer="").attribute(model, batch)
-
-
 def test_null_rows_by_hand():
     model = ready(Tiny())
     inputs = torch.zeros(1, 3, 4, 4).double()
@@ -526,18 +522,7 @@ def test_ground_truth_is_the_mask():
         GroundTruth().attribute(model, dataclasses.replace(batch, masks=None))
 
 
-@pytest.mark.parametrize("name", [*NULLS, "ground_truth"])
-def test_null_rows_never_call_the_model(name):
-    batch = batch_of(ready(Tiny()), images(), masks=images()[:, 0] > 0)
-    method = configured(name)
-    found = method.attribute(Explodes(), batch)
-    assert method.role == ("oracle" if name == "ground_truth" else "null")
-    assert method.class_agnostic
-    other = dataclasses.replace(batch, targets=(batch.targets + 1) % 5)
-    assert torch.equal(method.attribute(Explodes(), other), found)
-
-
-# The contract over every yaml ----------------------------------------------------------------------------------------
+# Over every yaml, what `test_contract.py` does not ask ----------------------------------------------------------------------------------------
 
 SMALL = {"rise": {"masks": 20}, "smoothgrad": {"samples": 5}, "occlusion": {"window": 0.4, "stride": 0.25}}
 
@@ -561,47 +546,24 @@ def test_every_method_has_a_yaml_that_lists_every_option():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_contract(name, tiny):
+def test_passes_are_as_the_facts_say(name, tiny):
     model, batch = tiny
     method = configured(name, **SMALL.get(name, {}))
-    before = {key: value.clone() for key, value in vars(batch).items() if isinstance(value, torch.Tensor)}
-    torch.manual_seed(0)
-    state = torch.get_rng_state()
     with passes.counted(model) as passed:
         found = method.attribute(model, batch)
-    assert torch.equal(torch.get_rng_state(), state)  # the global generator was left alone
     assert (passed.backwards > 0) == method.needs_gradient
     assert (passed.forwards > 0) == (method.role == "method")
-    assert found.shape in (batch.inputs.shape, batch.inputs[:, :1].shape)
-    assert found.isfinite().all()
-    assert not found.requires_grad
     assert not found.is_inference()
-    assert found.dtype == torch.float64
-    assert torch.equal(method.attribute(model, batch), found)
-    for key, value in before.items():
-        assert torch.equal(getattr(batch, key), value)
-    assert not any(module._forward_hooks or module._backward_hooks for module in model.modules())
-    assert all(parameter.grad is None for parameter in model.parameters())
-    reseeded = method.attribute(model, dataclasses.replace(batch, seed=1))
-    assert torch.equal(reseeded, found) == (not method.stochastic)
-    if method.role == "method":
-        other = method.attribute(model, dataclasses.replace(batch, targets=(batch.targets + 1) % 5))
-        assert torch.equal(other, found) == method.class_agnostic
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_maps_do_not_depend_on_the_batch(name, tiny):
+def test_maps_do_not_depend_on_the_chunk(name, tiny):
     model, batch = tiny
     method = configured(name, **SMALL.get(name, {}))
     found = method.attribute(model, batch)
-    close = {"atol": 1e-10, "rtol": 1e-10}
-    alone = torch.cat([method.attribute(model, batch.select([i])) for i in range(8)])
-    torch.testing.assert_close(alone, found, **close)
-    order = [3, 1, 7, 0, 5, 2, 6, 4]
-    torch.testing.assert_close(method.attribute(model, batch.select(order)), found[order], **close)
     for chunk in (1, 3):
-        rechunked = dataclasses.replace(batch, chunk=chunk)
-        torch.testing.assert_close(method.attribute(model, rechunked), found, **close)
+        rechunked = method.attribute(model, dataclasses.replace(batch, chunk=chunk))
+        torch.testing.assert_close(rechunked, found, atol=1e-10, rtol=1e-10)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -643,34 +605,18 @@ def test_out_of_memory_changes_no_number(name, tiny):
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - set(NULLS) - {"ground_truth"}))
-def test_model_comes_back_as_it_was_also_when_it_raises(name, tiny):
-    _, batch = tiny
-    model = ready(Tiny())
-    model.two.train()
-
-    class Fails(nn.Module):
-        def forward(self, x):
-            raise RuntimeError("broken")
-
-    model.pool = Fails()
-    with pytest.raises(RuntimeError, match="broken"):
-        configured(name, **SMALL.get(name, {})).attribute(model, batch)
-    assert [module.training for module in (model, model.one, model.two)] == [False, False, True]
-    assert not any(module._forward_hooks or module._backward_hooks for module in model.modules())
-    assert torch.is_grad_enabled()
-
-
-@pytest.mark.parametrize("name", sorted(set(NAMES) - set(NULLS) - {"ground_truth"}))
-def test_grad_mode_of_the_caller_and_of_the_weights_is_no_matter(name, tiny):
+def test_modes_of_the_caller_and_of_the_model_are_no_matter(name, tiny):
     model, batch = tiny
     method = configured(name, **SMALL.get(name, {}))
     expected = method.attribute(model, batch)
     with torch.no_grad():
         torch.testing.assert_close(method.attribute(model, batch), expected, **EXACT)
     unfrozen = ready(Tiny()).requires_grad_(True)
+    unfrozen.two.train()
     found = method.attribute(unfrozen, batch)
     assert not found.requires_grad
     assert all(parameter.grad is None for parameter in unfrozen.parameters())
+    assert [module.training for module in (unfrozen, unfrozen.one, unfrozen.two)] == [False, False, True]
     torch.testing.assert_close(found, expected, **EXACT)
 
 

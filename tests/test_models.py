@@ -178,12 +178,31 @@ def test_a_perceptron_has_no_layer_for_cam_methods() -> None:
     assert last_spatial(freeze(nn.Sequential(nn.Flatten(), nn.Linear(192, 3))), (3, 8, 8)) == ""
 
 
+class Registers(nn.Module):
+    """4 x 4 patches behind ten tokens, which read as one token before 5 x 5 patches where nobody says otherwise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch, self.norm, self.head = nn.Conv2d(3, 6, 8, 8), nn.LayerNorm(6), nn.Linear(6, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens: Tensor = self.norm(nn.functional.pad(self.patch(images).flatten(2).mT, (0, 0, 10, 0)))
+        return self.head(tokens.square().mean(1))  # type: ignore[no-any-return]
+
+
+def test_tokens_are_taken_for_places_only_where_cam_methods_read_them_so() -> None:
+    network = freeze(Registers())
+    assert last_spatial(network, (3, 32, 32)) == "patch"
+    network.num_prefix_tokens = 10  # type: ignore[assignment]
+    assert last_spatial(network, (3, 32, 32)) == "norm"
+
+
 def test_a_layer_that_does_not_exist_is_refused() -> None:
     assert load("small_cnn", layer="layer3").layer == "layer3"
-    with pytest.raises(UserError, match=r"models\.layer=layr4 is no module of this model: did you mean .*layer4"):
+    with pytest.raises(UserError, match=r"models\.layer=layr4 does not exist; did you mean .*layer4"):
         load("small_cnn", layer="layr4")
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
-    with pytest.raises(UserError, match="did you mean 0, 1"):
+    with pytest.raises(UserError, match=r"models\.layer=conv_last does not exist \(there are: 0, 1\)"):
         choose(network, (1, 2, 2), "conv_last")
 
 
@@ -295,9 +314,13 @@ def test_weights_in_the_cache_need_no_network(checkpoint: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("model", "options", "sentence"),
     [
-        ("timm", {"name": "resnet_18"}, "timm has no model 'resnet_18': did you mean .*resnet18"),
+        ("timm", {"name": "resnet_18"}, "timm model resnet_18 does not exist; did you mean .*resnet18"),
         ("timm", {"name": "test_resnet.best"}, "no weights 'test_resnet.best': expected test_resnet.r160_in1k"),
-        ("torchvision", {"name": "resnet_18"}, "torchvision has no classifier 'resnet_18': did you mean .*resnet18"),
+        (
+            "torchvision",
+            {"name": "resnet_18"},
+            "torchvision classifier resnet_18 does not exist; did you mean .*resnet18",
+        ),
         ("torchvision", {"name": "resnet18", "weights": "V9"}, "no weights 'V9': expected IMAGENET1K_V1"),
         ("timm", {"name": "test_resnet", "classes": 5}, "give both or neither"),
         ("torchvision", {"name": "resnet18", "classes": 5}, "give both or neither"),
