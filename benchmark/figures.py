@@ -54,9 +54,10 @@ def heat_maps(
 ) -> None:
     """Write a PNG with a row an image: the image, then its map by each method.
 
-    A map with negative values runs from blue through white (0) to red, one without from white (0) to brown; full colour
-    is the 99th percentile of its |value|, so colours compare places within a map and not maps with each other. Under
-    the colours the image shows in faint grey. A map that is constant or not finite is flat grey and says so.
+    A map with negative values runs from blue through white (0) to red, one without from white (its lowest) to brown;
+    full colour is the 99th percentile of its |value|, so colours compare places within a map and not maps with each
+    other. Under the colours the image shows in faint grey. A map that is constant or not finite is flat grey and says
+    so.
 
     Args:
         path: where the picture goes, whole or not at all.

@@ -66,7 +66,7 @@ def prefix_tokens(model: nn.Module) -> int:
 
 
 def fits(height: int, width: int, size: tuple[int, int]) -> bool:
-    """Whether a grid of more than one place has the aspect ratio of an image of `size`, give or take part of a place."""
+    """Whether a grid of more than one place has the aspect ratio of an image of `size`, up to a part of a place."""
     return height * width > 1 and abs(height * size[1] - width * size[0]) < max(size)
 
 

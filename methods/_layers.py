@@ -65,9 +65,8 @@ def spatial(activation: Tensor, size: tuple[int, int], prefix: int = 0) -> Tenso
         first, middle, last = activation.shape[1:]
         if abs(math.log(first / middle) - aspect) < abs(math.log(middle / last) - aspect):
             found = activation.permute(0, 3, 1, 2)
-    elif activation.dim() == 3:
-        if grid := maps.token_grid(activation.shape[1], size, prefix):
-            found = activation[:, grid[0] :].transpose(1, 2).unflatten(2, grid[1:])
+    elif activation.dim() == 3 and (grid := maps.token_grid(activation.shape[1], size, prefix)):
+        found = activation[:, grid[0] :].transpose(1, 2).unflatten(2, grid[1:])
     if found.dim() != 4 or found.shape[2:].numel() == 1:
         raise NotApplicable(f"the layer has no spatial extent: its output is {tuple(activation.shape)}")
     return found

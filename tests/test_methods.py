@@ -522,7 +522,7 @@ def test_ground_truth_is_the_mask():
         GroundTruth().attribute(model, dataclasses.replace(batch, masks=None))
 
 
-# Over every yaml, what `test_contract.py` does not ask ----------------------------------------------------------------------------------------
+# Over every yaml, what `test_contract.py` does not ask --------------------------------------------------------------
 
 SMALL = {"rise": {"masks": 20}, "smoothgrad": {"samples": 5}, "occlusion": {"window": 0.4, "stride": 0.25}}
 
