@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmark import figures, records
+from benchmark import records
 from benchmark.attributions import Entry
 from benchmark.cells import digest
+from benchmark.curves import curves as draw_curves
 from benchmark.frames import identity, labels
+from benchmark.heat_maps import heat_maps
 from benchmark.maps import reduce_channels
 from benchmark.records import Record, file_name
 from benchmark.subjects import Subject
@@ -35,7 +37,7 @@ def draw(root: Path, subject: Subject, count: int = 6) -> list[Path]:
         drawn += _heat_maps(Path(f"{stem}-heat_maps.png"), root, subject, headlines, count)
     if curves := [record for record in found if record.cell.metric.name in ("deletion", "insertion")]:
         drawn.append(Path(f"{stem}-curves.png"))
-        figures.curves(drawn[-1], curves)
+        draw_curves(drawn[-1], curves)
     return drawn
 
 
@@ -62,7 +64,7 @@ def _heat_maps(path: Path, root: Path, subject: Subject, headlines: list[Record]
         nulls += [name] if record.facts["role"] == "null" else []
     if not maps:
         return []
-    figures.heat_maps(path, _images(subject, count), _captions(subject, count), maps, scores, nulls)
+    heat_maps(path, _images(subject, count), _captions(subject, count), maps, scores, nulls)
     return [path]
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from matplotlib import image as pictures
 
-from benchmark import figures, records
+from benchmark import curves, figures, heat_maps, records
 from benchmark.cells import Cell, Choice
 from benchmark.errors import UserError
 from benchmark.records import Record
@@ -28,7 +28,7 @@ def generator() -> np.random.Generator:
 def test_signed_map_is_blue_below_zero_white_at_zero_and_red_above() -> None:
     values = np.zeros((4, 4))
     values[0], values[1] = -2.0, 2.0
-    painted, word = figures.paint(values, WHITE)
+    painted, word = heat_maps.paint(values, WHITE)
     assert word == ""
     negative, positive, zero = painted[0, 0], painted[1, 0], painted[2, 0]
     assert negative[2] > negative[0] + 0.2
@@ -41,19 +41,21 @@ def test_colours_do_not_depend_on_the_scale_of_the_map() -> None:
     values = generator().standard_normal((8, 8))
     image = generator().random((8, 8, 3))
     for scale in (1e-20, 3.0, 1e20):
-        np.testing.assert_allclose(figures.paint(scale * values, image)[0], figures.paint(values, image)[0], atol=0.02)
+        np.testing.assert_allclose(
+            heat_maps.paint(scale * values, image)[0], heat_maps.paint(values, image)[0], atol=0.02
+        )
 
 
 def test_one_outlier_does_not_hide_the_rest() -> None:
     values = generator().random((32, 32)) - 0.5
-    plain = figures.paint(values, np.ones((32, 32)))[0]
+    plain = heat_maps.paint(values, np.ones((32, 32)))[0]
     values[0, 0] = 1e6
-    np.testing.assert_allclose(figures.paint(values, np.ones((32, 32)))[0][1:], plain[1:], atol=0.1)
+    np.testing.assert_allclose(heat_maps.paint(values, np.ones((32, 32)))[0][1:], plain[1:], atol=0.1)
 
 
 def test_map_without_negative_values_has_other_colours() -> None:
     values = np.arange(16.0).reshape(4, 4)
-    unsigned, signed = figures.paint(values, WHITE)[0], figures.paint(values - 1, WHITE)[0]
+    unsigned, signed = heat_maps.paint(values, WHITE)[0], heat_maps.paint(values - 1, WHITE)[0]
     assert not np.allclose(unsigned, signed, atol=0.2)
     assert unsigned[0, 0].min() > 0.95  # zero is white in both
 
@@ -61,7 +63,7 @@ def test_map_without_negative_values_has_other_colours() -> None:
 def test_single_bright_pixel_is_seen() -> None:
     values = np.zeros((32, 32))
     values[3, 4] = 1.0
-    painted, word = figures.paint(values, np.ones((32, 32)))
+    painted, word = heat_maps.paint(values, np.ones((32, 32)))
     assert word == ""
     assert painted[3, 4].min() < 0.3
     assert painted[0, 0].min() > 0.95
@@ -72,7 +74,7 @@ def test_image_shows_under_the_map() -> None:
     values[0] = 1.0
     image = np.ones((4, 4, 3))
     image[:, 2:] = 0
-    painted, _ = figures.paint(values, image)
+    painted, _ = heat_maps.paint(values, image)
     assert painted[2, 0].mean() > painted[2, 2].mean() + 0.1
 
 
@@ -80,7 +82,7 @@ def test_image_shows_under_the_map() -> None:
     ("value", "word"), [(0.0, "constant"), (-3.5, "constant"), (np.nan, "invalid"), (np.inf, "invalid")]
 )
 def test_map_with_nothing_to_see_is_grey_and_says_why(value: float, word: str) -> None:
-    painted, found = figures.paint(np.full((4, 4), value), WHITE)
+    painted, found = heat_maps.paint(np.full((4, 4), value), WHITE)
     assert found == word
     assert np.ptp(painted) == 0
     assert painted.shape == (4, 4, 3)
@@ -107,7 +109,7 @@ def test_heat_maps_fill_a_page(tmp_path: Path, methods: int, count: int, size: t
     images = [generator().random((*size, 3) if index else size) for index in range(count)]
     scores = {name: [float("nan"), *[0.5] * (count - 1)] for name in names[2:]}
     path = tmp_path / "new" / "maps.png"
-    figures.heat_maps(path, images, ["a long name of a class 0.93"] * count, maps, scores, nulls=names[-4:])
+    heat_maps.heat_maps(path, images, ["a long name of a class 0.93"] * count, maps, scores, nulls=names[-4:])
     page = pictures.imread(path)
     assert abs(page.shape[1] - 1600) <= 1
     assert [entry.name for entry in path.parent.iterdir()] == ["maps.png"]
@@ -120,7 +122,7 @@ def test_image_comes_first_and_nulls_come_last(tmp_path: Path) -> None:
     red = np.ones((1, 8, 8))
     red[0, 0, 0] = -1
     path = tmp_path / "maps.png"
-    figures.heat_maps(
+    heat_maps.heat_maps(
         path, [green], [""], {"random": np.ones((1, 8, 8)), "saliency": red}, {}, nulls=["random", "not drawn"]
     )
     page = pictures.imread(path)[..., :3]
@@ -129,7 +131,7 @@ def test_image_comes_first_and_nulls_come_last(tmp_path: Path) -> None:
     def columns(colour: np.ndarray) -> np.ndarray:
         return np.flatnonzero((np.abs(middle - colour).max(-1) < 0.02).sum(0) > 100)
 
-    first, second = columns(np.array([0, 1, 0])), columns(figures.paint(red[0], green)[0][4, 4])
+    first, second = columns(np.array([0, 1, 0])), columns(heat_maps.paint(red[0], green)[0][4, 4])
     third = columns(np.full(3, 0.86))
     assert len(first) > 100
     assert first.max() < second.min()
@@ -141,7 +143,7 @@ def test_same_picture_has_the_same_bytes_and_leaves_matplotlib_alone(tmp_path: P
     before = dict(matplotlib.rcParams), matplotlib.get_backend(auto_select=False)
     maps = maps_of(["saliency"], 2, (8, 8))
     for name in ("a.png", "b.png"):
-        figures.heat_maps(tmp_path / name, [np.ones((8, 8))] * 2, ["x", "y"], maps, {"saliency": [0.1, 0.2]})
+        heat_maps.heat_maps(tmp_path / name, [np.ones((8, 8))] * 2, ["x", "y"], maps, {"saliency": [0.1, 0.2]})
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert (dict(matplotlib.rcParams), matplotlib.get_backend(auto_select=False)) == before
 
@@ -170,7 +172,7 @@ def both(method: str, level: float, role: str = "method", images: int = 5) -> li
 
 def test_trace_is_the_mean_over_images_that_are_ok() -> None:
     lines = np.array([[0.0, 0.5, 1.0], [1.0, 0.5, 0.0]])
-    (trace,) = figures._traces([record("rise", "deletion", lines)])
+    (trace,) = curves._traces([record("rise", "deletion", lines)])
     np.testing.assert_allclose(trace.means["deletion"], [0.5, 0.5, 0.5])
     low, high = trace.bands["deletion"]
     assert low[0] < 0.5 < high[0]
@@ -180,13 +182,13 @@ def test_trace_is_the_mean_over_images_that_are_ok() -> None:
 
 def test_trace_has_the_three_areas() -> None:
     up, down = np.array([[0.0, 0.5, 1.0]]), np.array([[1.0, 0.0, 0.0]])
-    (trace,) = figures._traces([record("rise", "insertion", up), record("rise", "deletion", down)])
+    (trace,) = curves._traces([record("rise", "insertion", up), record("rise", "deletion", down)])
     assert trace.areas == {"insertion": 0.5, "deletion": 0.25, "SRG": 0.25}
 
 
 def test_protocols_are_never_mixed() -> None:
     lines = np.ones((2, 3))
-    traces = figures._traces(
+    traces = curves._traces(
         [record("rise", "deletion", lines), record("rise", "deletion", 0 * lines, output="logit", patch=2)]
     )
     assert sorted(trace.name for trace in traces) == ["rise", "rise (2)"]
@@ -196,7 +198,7 @@ def test_protocols_are_never_mixed() -> None:
 def test_methods_are_coloured_and_nulls_are_grey_and_broken() -> None:
     found = [both(f"method_{index:02}", 0.5) for index in range(15)]
     found += [both(f"null_{index}", 0.5, "null") for index in range(7)] + [both("ground_truth", 0.5, "oracle")]
-    traces = {trace.name: trace for trace in figures._traces([entry for pair in found for entry in pair])}
+    traces = {trace.name: trace for trace in curves._traces([entry for pair in found for entry in pair])}
     colours = {trace.style["color"] for trace in traces.values() if trace.role == "method"}
     assert len(colours) == 15
     assert all(trace.style["linestyle"] == "-" for trace in traces.values() if trace.role != "null")
@@ -210,14 +212,14 @@ def test_curves_are_drawn_from_what_is_there(tmp_path: Path) -> None:
     filed = [records.read(records.write(tmp_path, entry)) for entry in full]
     for name, given in {"full": filed, "half": full[1::2], "one": both("rise", 0.9, images=1)}.items():
         path = tmp_path / f"{name}.png"
-        figures.curves(path, given)
+        curves.curves(path, given)
         assert pictures.imread(path).shape == (660, 1600, 4)
-    figures.curves(tmp_path / "again.png", full)
+    curves.curves(tmp_path / "again.png", full)
     assert (tmp_path / "again.png").read_bytes() == (tmp_path / "full.png").read_bytes()
 
 
 @pytest.mark.parametrize("given", [[], [record("rise", "srg", np.ones((2, 3)))]])
 def test_nothing_to_draw_is_said(tmp_path: Path, given: list[Record]) -> None:
     with pytest.raises(UserError, match="expected records of deletion or insertion"):
-        figures.curves(tmp_path / "curves.png", given)
+        curves.curves(tmp_path / "curves.png", given)
     assert not list(tmp_path.iterdir())
