@@ -30,8 +30,6 @@ from benchmark.subjects import Subject
 from benchmark.tracking import Tracking
 
 PROJECT = Path(__file__).resolve().parent.parent
-
-
 _SUBJECT = ("models", "datasets", "seed", "device", "batch_size", "chunk", "channels_last")
 
 
