@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -172,6 +173,15 @@ def test_what_changes_numbers_changes_the_key(override: str, axis: str | None, s
         "timing": other.timing != subject.timing,
     }
     assert {name for name, value in changed.items() if value} == ({axis} if axis else set())
+
+
+@pytest.mark.parametrize(
+    "change", [{"size": (1, 8, 8)}, {"mean": (0.1,)}, {"std": (0.9,)}, {"transform": abs}, {"weights": "f" * 64}]
+)
+def test_preprocessing_and_weights_are_in_the_key(change: dict[str, Any], subject: Subject) -> None:
+    config = composed().models
+    assert subjects._model_choice(subject.model, config) == subject.model_choice
+    assert subjects._model_choice(replace(subject.model, **change), config) != subject.model_choice
 
 
 @pytest.mark.parametrize("override", ["batch_size=0", "chunk=0", "chunk=-1", "batch_size=many"])
