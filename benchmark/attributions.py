@@ -45,5 +45,6 @@ class Entry:
         if (found := self.load()) is not None:
             return found
         tensors = {name: tensor.contiguous().cpu() for name, tensor in compute().items()}
-        write_whole(self.path, lambda temporary: temporary.write_bytes(save(tensors)))
+        if tensors:
+            write_whole(self.path, lambda temporary: temporary.write_bytes(save(tensors)))
         return tensors

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from benchmark import passes
+from benchmark import baselines, passes
+from benchmark.baselines import Baseline
 from benchmark.errors import UserError
 from benchmark.protocols import Batch
 
-Baseline = Literal["black", "white", "grey", "mean"]
 Explained = Literal["predicted", "label"]
-_CONSTANTS = {"black": 0.0, "white": 1.0, "grey": 0.5}
-
-
-def baseline_pixels(pixels: Tensor, kind: Baseline) -> Tensor:
-    """What stands for an absent pixel, in pixel space [0, 1]: a constant, or each image's own mean colour."""
-    if kind == "mean":
-        return pixels.mean((2, 3), keepdim=True).expand_as(pixels)
-    if kind in _CONSTANTS:
-        return torch.full_like(pixels, _CONSTANTS[kind])
-    raise UserError(f"unknown baseline {kind!r}: expected {', '.join(_CONSTANTS)} or mean")
 
 
 def freeze(
@@ -31,7 +22,8 @@ def freeze(
     pixels: Tensor,
     uids: Sequence[str],
     *,
-    normalise: Callable[[Tensor], Tensor] = lambda pixels: pixels,
+    mean: Sequence[float] = (0.0,),
+    std: Sequence[float] = (1.0,),
     labels: Tensor | None = None,
     masks: Tensor | None = None,
     explain: Explained = "predicted",
@@ -44,14 +36,18 @@ def freeze(
     Args:
         network: in eval mode; its own prediction is the target when `explain` is `predicted`.
         labels: `(N,)`, the target when `explain` is `label`.
-        normalise: from pixel space to what `network` wants; the baseline is chosen before it, so black is black.
+        mean: of each channel, or one for all, subtracted before the network.
+        std: likewise, divided by.
 
     Raises:
-        UserError: `explain` is `label` and there are none, or a label that the network has no output for.
+        UserError: `explain` is `label` and there are none, or a label that the network has no output for; no such
+            baseline.
     """
-    inputs, absent = normalise(pixels), normalise(baseline_pixels(pixels, baseline))
-    outputs = passes.logits(network, torch.cat([inputs, absent]), chunk).clone()
-    logits, baseline_logits = outputs.split(len(inputs))
+    nothing = pixels.new_empty(len(pixels), 0)
+    bare = Batch(pixels, nothing, tuple(uids), pixels, nothing, nothing, masks, seed, chunk, tuple(mean), tuple(std))
+    bare = replace(bare, inputs=bare.normalise(pixels))
+    absent = baselines.image(bare, baseline)
+    logits, baseline_logits = (passes.logits(network, images, chunk).clone() for images in (bare.inputs, absent))
     if explain == "predicted":
         targets = logits.argmax(1)
     elif labels is None:
@@ -60,4 +56,9 @@ def freeze(
         raise UserError(f"label {int(labels.max())} has no output in a model of {logits.shape[1]} classes")
     else:
         targets = labels.to(logits.device)
-    return Batch(inputs, targets, tuple(uids), absent, logits, baseline_logits, masks, seed, chunk)
+    return replace(bare, targets=targets, baseline=absent, logits=logits, baseline_logits=baseline_logits)
+
+
+def split(batch: Batch, size: int) -> tuple[Batch, ...]:
+    """Batches of `size` images that share the memory of `batch` and know that they are a part of it."""
+    return tuple(batch.select(slice(at, at + size)) for at in range(0, len(batch), size))

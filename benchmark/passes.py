@@ -70,9 +70,14 @@ def chunked(function: Callable[[int, int], Result], total: int, chunk: int) -> I
 
 @torch.inference_mode()
 def logits(model: nn.Module, inputs: Tensor, chunk: int) -> Tensor:
-    """Model output `(N, K)` for `inputs (N, C, H, W)`, without gradients."""
-    # A copy, because a model that begins with an in-place operation would change the caller's images.
-    return torch.cat(list(chunked(lambda start, stop: model(inputs[start:stop].clone()), len(inputs), chunk)))
+    """Model output `(N, K)` for `inputs (N, C, H, W)`, without gradients, where the inputs are."""
+    device = next((parameter.device for parameter in model.parameters()), inputs.device)
+
+    def run(start: int, stop: int) -> Tensor:
+        # A copy, because a model that begins with an in-place operation would change the caller's images.
+        return model(inputs[start:stop].to(device, copy=True)).to(inputs.device)
+
+    return torch.cat(list(chunked(run, len(inputs), chunk)))
 
 
 def check_score(score: str) -> None:

@@ -28,6 +28,9 @@ class Batch:
         masks: `(N, H, W)` bool, true where the object is, or None where unknown.
         seed: of every random draw made for this batch.
         chunk: how many images one pass through the model may hold; changes speed and memory, not scores.
+        mean: of each channel (or one for all) in pixel space, subtracted before the network.
+        std: likewise, divided by before the network.
+        whole: the data set that this is a part of, on the CPU, or None where this is all of it.
     """
 
     inputs: Tensor
@@ -39,6 +42,9 @@ class Batch:
     masks: Tensor | None = None
     seed: int = 0
     chunk: int = 64
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    whole: Batch | None = None
 
     def __len__(self) -> int:
         return len(self.uids)
@@ -47,12 +53,23 @@ class Batch:
         """Random keys `(N, draws)` that depend on (seed, purpose, uid, draw) alone, see `benchmark.randomness`."""
         return randomness.keys(self.seed, purpose, self.uids, draws).to(self.inputs.device)
 
+    @property
+    def pixels(self) -> Tensor:
+        """The images in pixel space, where black is 0 and white is 1: `(N, C, H, W)`."""
+        return self.inputs * _channels(self.std, self.inputs) + _channels(self.mean, self.inputs)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """From pixel space to what the model wants."""
+        return (pixels - _channels(self.mean, pixels)) / _channels(self.std, pixels)
+
     def to(self, device: torch.device | str) -> Batch:
         return self._mapped(self.uids, lambda tensor: tensor.to(device))
 
-    def select(self, index: list[int]) -> Batch:
-        """The images at `index`, in that order."""
-        return self._mapped(tuple(self.uids[i] for i in index), lambda tensor: tensor[index])
+    def select(self, index: list[int] | slice) -> Batch:
+        """The images at `index`, in that order; a slice shares their memory."""
+        places = range(len(self))[index] if isinstance(index, slice) else index
+        part = self._mapped(tuple(self.uids[i] for i in places), lambda tensor: tensor[index])
+        return replace(part, whole=self.whole or self)
 
     def copy(self) -> Batch:
         """The same images in memory of their own, for whoever may write to them."""
@@ -63,6 +80,10 @@ class Batch:
             name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)
         }
         return replace(self, uids=uids, **changed)
+
+
+def _channels(values: tuple[float, ...], like: Tensor) -> Tensor:
+    return like.new_tensor(values).view(-1, 1, 1)
 
 
 @runtime_checkable

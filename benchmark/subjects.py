@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from benchmark import __version__, models
-from benchmark.batches import freeze
+from benchmark.batches import freeze, split
 from benchmark.cells import Choice
 from benchmark.datasets import Dataset
 from benchmark.errors import UserError
@@ -70,17 +70,13 @@ def load(config: DictConfig, trusted: Collection[str] = ()) -> Subject:
         layout = "channels_last"
     height, width = model.size[1:]
     chunk = automatic_chunk(device, height * width) if config.chunk == "auto" else config.chunk
-    starts = range(0, len(dataset), config.batch_size)
     settings = f"batch_size {config.batch_size}, chunk {chunk}, {layout}"
     return Subject(
         model=model,
         dataset=dataset,
         model_choice=_model_choice(model, config.models),
         dataset_choice=_dataset_choice(dataset),
-        batches=tuple(
-            _batch(model, dataset, range(at, min(at + config.batch_size, len(dataset))), config.seed, chunk, device)
-            for at in starts
-        ),
+        batches=split(_frozen(model, dataset, config.seed, chunk), config.batch_size),
         device=device,
         timing=f"{device_name(device)}, {settings}",
         seed=config.seed,
@@ -118,23 +114,24 @@ def _dataset_choice(dataset: Dataset) -> Choice:
     return Choice(choice.name, {**params, "fingerprint": dataset.fingerprint}, choice.version)
 
 
-def _batch(model: Model, dataset: Dataset, places: range, seed: int, chunk: int, device: torch.device) -> Batch:
-    items = [dataset[place] for place in places]
-    pixels = torch.stack([model.pixels(item.image) for item in items])
+def _frozen(model: Model, dataset: Dataset, seed: int, chunk: int) -> Batch:
+    """All images of the data set in one batch, on the CPU."""
+    items = [dataset[place] for place in range(len(dataset))]
     labels = [item.label for item in items]
     masks = [item.mask for item in items]
     return freeze(
         model.network,
-        pixels.to(device),
+        torch.stack([model.pixels(item.image) for item in items]),
         [item.uid for item in items],
-        normalise=model.normalise,
+        mean=model.mean,
+        std=model.std,
         labels=None if None in labels else torch.tensor(labels),
         masks=None if any(mask is None for mask in masks) else _stack(masks),
         explain=dataset.explain,
         baseline=dataset.baseline,
         seed=seed,
         chunk=chunk,
-    ).to("cpu")
+    )
 
 
 def _stack(masks: list[Tensor | None]) -> Tensor:

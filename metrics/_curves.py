@@ -1,77 +1,174 @@
-"""Perturbation curves: the score of the target class while units of the image are swapped for the baseline."""
+"""Perturbation curves: the score of the target class while units of the image are taken away."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from benchmark import maps, passes
-from benchmark.errors import UserError
+from benchmark import baselines, maps, passes, units
+from benchmark.baselines import Absence
+from benchmark.errors import UserError, unknown
 from benchmark.protocols import Batch
+
+Area = Literal["trapezoid", "mean", "before_last", "inner", "unscaled"]
+Read = Callable[[Tensor, Tensor], Tensor]
+"""What a curve follows: logits `(R, K)` and targets `(R,)` to `(R,)`."""
 
 
 @dataclass(frozen=True)
-class Curves:
-    """The protocol that deletion, insertion and SRG share.
+class Units:
+    """What is taken away, and what takes its place: the part of a protocol that all perturbation metrics share.
 
     Attributes:
-        output: what the curve follows: softmax probability `prob`, `logit` or `logodds` of the frozen target.
-        steps: equal fractions of the units between none and all; both ends are part of the curve.
-        patch: side in pixels of the square units that are swapped together; 1 for single pixels. A patch is worth the
-            mean of its pixels.
-        reduce: how the channels of a map become one value a pixel, once, before ranking.
+        output: the score that is followed: softmax probability `prob`, `logit` or `logodds` of the frozen target.
+        baseline: what stands for absent: `shared` is the one that the data set's choice fixed for all methods and
+            metrics; any other belongs to this metric alone.
+        unit: `pixel`, `patch16` for squares of 16 pixels, `slic100` for about 100 superpixels. A unit is worth the mean
+            of its pixels.
+        reduce: how the channels of a map become one value a pixel, once, before anything is ranked.
 
-    The baseline is the batch's, one for all metrics. Ties fall by a hash of (seed, uid, unit). The area is a trapezoid
-    over the fractions that were really swapped.
+    Ties fall by a hash of (seed, uid, unit).
     """
 
     output: passes.Score = "prob"
-    steps: int = 32
-    patch: int = 1
+    baseline: baselines.Fill = "shared"
+    unit: str = "pixel"
     reduce: maps.Reduce = "sum"
 
     def __post_init__(self) -> None:
         passes.check_score(self.output)
+        baselines.check_fill(self.baseline)
+        units.check_unit(self.unit)
         maps.check_reduce(self.reduce)
-        if self.steps < 1 or self.patch < 1:
-            raise UserError(f"curves need steps >= 1 and patch >= 1, not {self.steps} and {self.patch}")
 
-    def trace(self, model: nn.Module, batch: Batch, attributions: Tensor, *, insert: bool) -> tuple[Tensor, Tensor]:
-        """Area `(N,)` and curve `(N, S + 1)` while the most relevant units are deleted, or inserted, first."""
-        units = _units(batch.inputs, self.patch)
-        count = int(units.max()) + 1
-        ranks = maps.descending_ranks(
-            _pool(maps.reduce_channels(attributions, self.reduce), units, count), batch.keys("ties")[:, 0]
-        )[:, units]
-        steps = min(self.steps, count)
-        swapped = torch.linspace(0, count, steps + 1, dtype=torch.float64, device=ranks.device).round().long()
-        present, absent = (batch.baseline, batch.inputs) if insert else (batch.inputs, batch.baseline)
+    def prepare(self, model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
+        """Output where all is absent, and superpixels, where the batch does not hold them already."""
+        found: dict[str, Tensor] = {}
+        if self.baseline != "shared":
+            found["absent_logits"] = Absence.of(batch, self.baseline).logits(model)
+        if self.unit.startswith("slic"):
+            found["units"] = units.units(batch, self.unit).to(torch.int32)
+        return found
 
-        def step(start: int, stop: int) -> Tensor:
-            row = torch.arange(start, stop, device=ranks.device)
-            image, place = row // (steps - 1), row % (steps - 1) + 1
-            moved = (ranks[image] < swapped[place, None, None]).unsqueeze(1)
-            outputs = model(torch.where(moved, absent[image], present[image]))
-            return passes.class_scores(outputs, batch.targets[image], self.output)
+    def read(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return passes.class_scores(logits, targets, self.output)
 
-        with torch.inference_mode():
-            inner = list(passes.chunked(step, len(batch) * (steps - 1), batch.chunk))
-        ends = [passes.class_scores(end, batch.targets, self.output) for end in (batch.logits, batch.baseline_logits)]
-        first, last = reversed(ends) if insert else ends
-        middle = torch.cat(inner).view(len(batch), steps - 1) if inner else first.new_empty(len(batch), 0)
-        curve = torch.cat([first[:, None], middle, last[:, None]], 1).double()
-        return torch.trapezoid(curve, swapped / count), curve
+    def units_of(self, batch: Batch, prepared: Mapping[str, Any]) -> Tensor:
+        """The unit of each pixel, `(1 or N, H, W)`."""
+        return prepared["units"] if "units" in prepared else units.units(batch, self.unit)
+
+    def rank(self, batch: Batch, attributions: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
+        """Rank of each unit `(N, most units)`, 0 for the most relevant, and how many units each image has `(N,)`."""
+        worth = units.pooled(maps.reduce_channels(attributions, self.reduce), unit)
+        there = units.sizes(unit) > 0
+        ranks = maps.descending_ranks(worth.masked_fill(~there, -torch.inf), batch.keys("ties")[:, 0])
+        return ranks, there.sum(1).expand(len(batch))
 
 
-def _units(inputs: Tensor, patch: int) -> Tensor:
-    """The unit `(H, W)` that each pixel belongs to."""
-    rows, columns = (torch.arange(side, device=inputs.device) // patch for side in inputs.shape[2:])
-    return rows[:, None] * (int(columns[-1]) + 1) + columns
+def walk(
+    model: nn.Module,
+    absence: Absence,
+    ranks: Tensor,
+    gone: Tensor,
+    ends: tuple[Tensor, Tensor],
+    read: Read,
+    *,
+    last_first: bool = False,
+) -> Tensor:
+    """The curve `(N, S)` of `read` while units are absent.
+
+    Args:
+        ranks: of the unit of each pixel, `(N, H, W)`.
+        gone: `(N, S)` how many units are absent at each step, in any order: the most relevant ones, or the least
+            relevant ones with `last_first`.
+        ends: logits `(N, K)` of the whole images and of those where all is absent, so that no pass is made for a column
+            of `gone` that holds 0, or all units, for every image.
+    """
+    batch, count = absence.batch, ranks.flatten(1).amax(1) + 1
+    whole, nothing = (gone == 0).all(0), (gone == count[:, None]).all(0)
+    inner = (~whole & ~nothing).nonzero()[:, 0]
+    if last_first:
+        ranks = count[:, None, None] - 1 - ranks
+
+    def step(start: int, stop: int) -> Tensor:
+        row = torch.arange(start, stop, device=ranks.device)
+        image = row // len(inner)
+        absent = ranks[image] < gone[image, inner[row % len(inner)], None, None]
+        return read(model(absence.without(image, absent)), batch.targets[image])
+
+    first, last = (read(logits, batch.targets) for logits in ends)
+    curve = torch.where(whole, first[:, None], last[:, None]).double()
+    with torch.inference_mode():
+        found = list(passes.chunked(step, len(batch) * len(inner), batch.chunk))
+    if found:
+        curve[:, inner] = torch.cat(found).view(len(batch), len(inner)).double()
+    return curve
 
 
-def _pool(values: Tensor, units: Tensor, count: int) -> Tensor:
-    """Mean value `(N, count)` of each unit of maps `(N, H, W)`."""
-    sums = values.new_zeros(len(values), count).index_add_(1, units.flatten(), values.flatten(1))
-    return sums / torch.bincount(units.flatten(), minlength=count)
+@dataclass(frozen=True)
+class Curves(Units):
+    """The protocol that deletion, insertion and SRG share.
+
+    Attributes:
+        steps: equal fractions of the units between none and all, both of them part of the curve; or a list of
+            fractions. At most as many as there are units.
+        area: `trapezoid` over the fractions that were really absent. The others are there to repeat what other
+            libraries compute: `mean` of all points; mean without the last point (`before_last`); trapezoid without
+            both ends and with the width of one step of the whole curve (`inner`); trapezoid without the first point,
+            with width 1 a step (`unscaled`).
+    """
+
+    steps: int | Sequence[float] = 32
+    area: Area = "trapezoid"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.area not in get_args(Area):
+            raise UserError(unknown("area ", self.area, get_args(Area)))
+        fractions = [self.steps] if isinstance(self.steps, int) else list(self.steps)
+        if isinstance(self.steps, int) and self.steps < 1:
+            raise UserError(f"curves need steps >= 1, not {self.steps}")
+        if not isinstance(self.steps, int):
+            object.__setattr__(self, "steps", tuple(fractions))
+            if len(fractions) < 2 or sorted(fractions) != fractions or not 0 <= fractions[0] < fractions[-1] <= 1:
+                raise UserError(f"steps={fractions} are no ascending fractions of the units, from 0 to 1")
+
+    def trace(
+        self, model: nn.Module, batch: Batch, attributions: Tensor, prepared: Mapping[str, Any], *, insert: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Area `(N,)` and curve `(N, S)` while the most relevant units are deleted, or inserted, first."""
+        unit = self.units_of(batch, prepared)
+        ranks, count = self.rank(batch, attributions, unit)
+        moved = (self._fractions(ranks.shape[1]).to(count.device) * count[:, None]).round().long()
+        ends = batch.logits, prepared.get("absent_logits", batch.baseline_logits)
+        # What is not inserted yet is absent, and that is the least relevant.
+        gone = count[:, None] - moved if insert else moved
+        curve = walk(
+            *(model, Absence.of(batch, self.baseline), units.spread(ranks, unit), gone, ends, self.read),
+            last_first=insert,
+        )
+        return area(curve, moved / count[:, None], self.area), curve
+
+    def _fractions(self, most: int) -> Tensor:
+        if isinstance(self.steps, int):
+            # As many as asked for where images have different units, whatever company they are in.
+            steps = self.steps if self.unit.startswith("slic") else min(self.steps, most)
+            return torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+        return torch.tensor(self.steps, dtype=torch.float64)
+
+
+def area(curve: Tensor, fractions: Tensor, how: Area = "trapezoid") -> Tensor:
+    """Area `(N,)` under `curve (N, S)` over `fractions (N, S)`, see `Curves`."""
+    if how == "trapezoid":
+        return torch.trapezoid(curve, fractions.to(curve.dtype))
+    if how == "mean":
+        return curve.mean(1)
+    if how == "before_last":
+        return curve[:, :-1].mean(1)
+    if how == "inner":
+        return torch.trapezoid(curve[:, 1:-1], dx=1 / max(1, curve.shape[1] - 2))
+    return torch.trapezoid(curve[:, 1:], dx=1.0)

@@ -31,5 +31,5 @@ class Deletion(Curves, Metric):
     def score(
         self, model: nn.Module, batch: Batch, attributions: Tensor, explain: Explain, prepared: Mapping[str, Any]
     ) -> Scores:
-        area, curve = self.trace(model, batch, attributions, insert=False)
+        area, curve = self.trace(model, batch, attributions, prepared, insert=False)
         return Scores({"deletion": area}, {"deletion": curve})

@@ -31,5 +31,5 @@ class Insertion(Curves, Metric):
     def score(
         self, model: nn.Module, batch: Batch, attributions: Tensor, explain: Explain, prepared: Mapping[str, Any]
     ) -> Scores:
-        area, curve = self.trace(model, batch, attributions, insert=True)
+        area, curve = self.trace(model, batch, attributions, prepared, insert=True)
         return Scores({"insertion": area}, {"insertion": curve})

@@ -31,6 +31,9 @@ class SRG(Curves, Metric):
     def parts(self) -> Mapping[str, Metric]:
         return {"deletion": Deletion(**asdict(self)), "insertion": Insertion(**asdict(self))}
 
+    def prepare(self, model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
+        return {}  # its parts have theirs
+
     def score(
         self, model: nn.Module, batch: Batch, attributions: Tensor, explain: Explain, prepared: Mapping[str, Any]
     ) -> Scores:

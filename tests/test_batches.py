@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmark.batches import baseline_pixels, freeze
+from benchmark import baselines
+from benchmark.batches import freeze, split
 from benchmark.errors import UserError
 
 
@@ -27,8 +28,7 @@ def normalise(pixels: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(("kind", "first"), [("black", 0.0), ("white", 1.0), ("grey", 0.5), ("mean", 0.4)])
 def test_baseline_is_chosen_in_pixel_space(kind: str, first: float) -> None:
-    torch.testing.assert_close(baseline_pixels(PIXELS, kind)[0], torch.full((1, 2, 2), first))
-    batch = freeze(Sum(), PIXELS, ["a", "b"], normalise=normalise, baseline=kind)
+    batch = freeze(Sum(), PIXELS, ["a", "b"], mean=(0.5,), std=(0.25,), baseline=kind)
     torch.testing.assert_close(batch.inputs, normalise(PIXELS))
     torch.testing.assert_close(batch.baseline[0], torch.full((1, 2, 2), (first - 0.5) / 0.25))
     torch.testing.assert_close(batch.baseline_logits, Sum()(batch.baseline))
@@ -37,7 +37,7 @@ def test_baseline_is_chosen_in_pixel_space(kind: str, first: float) -> None:
 def test_target_is_the_prediction_or_the_label() -> None:
     labels = torch.tensor([1, 0])
     assert freeze(Sum(), PIXELS, ["a", "b"]).targets.tolist() == [0, 0]
-    assert freeze(Sum(), PIXELS, ["a", "b"], normalise=normalise, labels=labels).targets.tolist() == [1, 1]
+    assert freeze(Sum(), PIXELS, ["a", "b"], mean=(0.5,), std=(0.25,), labels=labels).targets.tolist() == [1, 1]
     assert freeze(Sum(), PIXELS, ["a", "b"], labels=labels, explain="label").targets.tolist() == [1, 0]
 
 
@@ -46,8 +46,8 @@ def test_what_cannot_be_explained_is_refused() -> None:
         freeze(Sum(), PIXELS, ["a", "b"], explain="label")
     with pytest.raises(UserError, match="label 2 has no output in a model of 2 classes"):
         freeze(Sum(), PIXELS, ["a", "b"], labels=torch.tensor([2, 0]), explain="label")
-    with pytest.raises(UserError, match="unknown baseline 'pink': expected black, white, grey or mean"):
-        baseline_pixels(PIXELS, "pink")
+    with pytest.raises(UserError, match="baseline pink does not exist .there are: zero, black, white"):
+        freeze(Sum(), PIXELS, ["a", "b"], baseline="pink")
 
 
 def test_a_selection_keeps_what_belongs_together() -> None:

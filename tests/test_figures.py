@@ -189,7 +189,7 @@ def test_trace_has_the_three_areas() -> None:
 def test_protocols_are_never_mixed() -> None:
     lines = np.ones((2, 3))
     traces = curves._traces(
-        [record("rise", "deletion", lines), record("rise", "deletion", 0 * lines, output="logit", patch=2)]
+        [record("rise", "deletion", lines), record("rise", "deletion", 0 * lines, output="logit", unit="patch2")]
     )
     assert sorted(trace.name for trace in traces) == ["rise", "rise (2)"]
     assert sorted(trace.output for trace in traces) == ["logit", "prob"]

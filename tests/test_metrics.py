@@ -81,7 +81,7 @@ class TestCurves:
 
     def test_best_and_worst_of_all_orders(self, linear) -> None:
         model, batch, phi = linear(count=1, side=8)
-        metric = Deletion("logit", steps=4, patch=4)
+        metric = Deletion("logit", steps=4, unit="patch4")
         scores = [
             float(metric.score(model, batch, random_maps(1, 8, seed), gradient, {}).values["deletion"])
             for seed in range(50)
@@ -96,7 +96,7 @@ class TestCurves:
     def test_slow_version(self, network, batch, output, patch) -> None:
         """One image, one step, one unit at a time, as the paper says it."""
         phi = random_maps(8, 16, channels=3)
-        found = Deletion(output, steps=7, patch=patch).score(network, batch, phi, gradient, {})
+        found = Deletion(output, steps=7, unit=f"patch{patch}").score(network, batch, phi, gradient, {})
         side = math.ceil(16 / patch)
         for i in range(2):
             blocks = {
@@ -294,7 +294,7 @@ class TestLocalisation:
     [
         lambda: Deletion("odds"),
         lambda: Insertion(steps=0),
-        lambda: SRG(patch=0),
+        lambda: SRG(unit="patch0"),
         lambda: SRG(reduce="mean"),
         lambda: Infidelity("circle"),
         lambda: Infidelity(samples=0),

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, get_args
 
-from benchmark.batches import Baseline, Explained
+from benchmark.baselines import Baseline
+from benchmark.batches import Explained
 from benchmark.errors import UserError
 
 if TYPE_CHECKING:

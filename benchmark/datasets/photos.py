@@ -11,7 +11,8 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image
 
-from benchmark.batches import Baseline, Explained
+from benchmark.baselines import Baseline
+from benchmark.batches import Explained
 from benchmark.cells import digest
 from benchmark.datasets import Item, check_options, file_digest
 from benchmark.errors import UserError

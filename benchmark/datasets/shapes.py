@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmark.batches import Baseline, Explained
+from benchmark.baselines import Baseline
+from benchmark.batches import Explained
 from benchmark.cells import digest
 from benchmark.datasets import Item, Split, check_options
 from benchmark.errors import UserError

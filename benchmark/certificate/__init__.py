@@ -1,0 +1,1 @@
+"""The certificate: what every metric must find where the right answer is a formula."""
