@@ -148,9 +148,9 @@ class _BiasFree(nn.Module):
         self.first = nn.Conv2d(3, 6, 3, padding=1, bias=False)
         self.second = nn.Conv2d(6, 8, 3, padding=1, bias=False)
         self.head = nn.Linear(8, 1, bias=False)
-        for seed, layer in enumerate((self.first, self.second, self.head)):
+        for seed, weight in enumerate(self.parameters()):
             with torch.no_grad():
-                layer.weight.copy_(noise(*layer.weight.shape, seed=10 + seed) / layer.weight[0].numel() ** 0.5)
+                weight.copy_(noise(*weight.shape, seed=10 + seed) / weight[0].numel() ** 0.5)
         self.double()
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -198,7 +198,7 @@ def constant(count: int = 4, side: int = 12) -> Known:
 
 
 def window(count: int = 4, side: int = 12) -> Known:
-    """f reads rows 3 to 6 and columns 4 to 9 alone, linearly; every pixel outside is a dummy. The window is the mask."""
+    """f reads rows 3 to 6 and columns 4 to 9 alone, linearly; pixels outside are dummies. The window is the mask."""
     weight = torch.zeros(3, side, side, dtype=torch.float64)
     weight[:, 3:7, 4:10] = noise(3, 4, 6, seed=4).abs() + 0.1
     masks = (weight[0] != 0).expand(count, -1, -1)
