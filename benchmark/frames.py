@@ -7,7 +7,7 @@ summarise  a row a cell and measure: mean, interval, counts, letters of the grou
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,10 +23,11 @@ from benchmark.statistics import bootstrap_intervals, rank_groups
 Labels = Mapping[tuple[str, str], str]
 
 COST = "cost"
+UNCERTIFIED = "uncertified"
 AXES = ("model", "dataset", "method", "metric")
 ROLES = {"method": "", "null": "null rows: know nothing of the model", "oracle": "oracle rows: know the truth"}
 FACTS = ["metric", "measure", "family", "unit", "device", "higher_is_better", "ranked"]
-_FAMILIES = ("faithfulness", "axioms", "localisation", "robustness", "randomisation")
+_FAMILIES = ("faithfulness", "axioms", "localisation", "robustness", "randomisation", "complexity")
 _NO_MEASURE = {"family": "other", "unit": "", "higher_is_better": None, "ranked": False}
 
 
@@ -74,14 +75,22 @@ def identity(cell: Cell, axis: str) -> str:
     return digest([choice, cell.seed, cell.device] if axis == "metric" else choice)
 
 
-def frame(found: Iterable[Record], errors: Iterable[tuple[Cell, str]] = ()) -> pd.DataFrame:
+def frame(
+    found: Iterable[Record],
+    errors: Iterable[tuple[Cell, str]] = (),
+    certified: Set[tuple[str, str]] | None = None,
+) -> pd.DataFrame:
     """One tidy frame: a row an image and measure, and one with status `failed` for each measure of a failed cell.
 
     Columns: model, dataset, method, metric (labels), column (the metric, with the measure where it has another name),
     measure, family, higher_is_better (True, False, None), ranked, unit, device (of timings), role, uid (`-` for one
     number a cell), target, value (NaN unless status is `ok`), status, reason (empty where there is none).
+
+    Args:
+        certified: (name, version) of metrics that may rank; any other stands in the family `uncertified`. Without it
+            every metric may.
     """
-    return assemble(*take(found, errors))
+    return assemble(*take(found, errors, certified))
 
 
 @dataclass(frozen=True)
@@ -94,14 +103,24 @@ class Scored:
 
 
 def take(
-    found: Iterable[Record], errors: Iterable[tuple[Cell, str]]
+    found: Iterable[Record], errors: Iterable[tuple[Cell, str]], certified: Set[tuple[str, str]] | None = None
 ) -> tuple[list[Scored], list[tuple[Cell, str]], Labels]:
-    """The scores, the failed cells that have no record, and labels for all of them."""
+    """The scores, the failed cells that have no record, and labels for all of them; `certified` as in `frame`."""
     columns = ["uid", "target", "measure", "value", "status"]
-    scored = [Scored(record.cell, record.rows[columns], record.facts) for record in found]
+    scored = [Scored(record.cell, record.rows[columns], _allowed(record, certified)) for record in found]
     done = {record.cell.key for record in scored}
     failed = [(cell, reason) for cell, reason in errors if cell.key not in done]
     return scored, failed, labels([record.cell for record in scored] + [cell for cell, _ in failed])
+
+
+def _allowed(record: Record, certified: Set[tuple[str, str]] | None) -> Mapping[str, Any]:
+    """The facts of a record; those of a metric that has proved nothing do not let it rank."""
+    metric = record.cell.metric
+    if certified is None or (metric.name, metric.version) in certified:
+        return record.facts
+    family = COST if record.facts["family"] == COST else UNCERTIFIED
+    measures = [{**measure, "ranked": False} for measure in record.facts["measures"]]
+    return {**record.facts, "family": family, "measures": measures}
 
 
 def assemble(scored: Sequence[Scored], failed: Sequence[tuple[Cell, str]], names: Labels) -> pd.DataFrame:
@@ -222,7 +241,7 @@ def _summarise_pair(part: pd.DataFrame) -> pd.DataFrame:
 
 def headline(columns: pd.DataFrame) -> str | None:
     """The column that a table is sorted by: `srg`, else the first that ranks, else the first with a direction."""
-    directed = columns[columns["higher_is_better"].notna()]
+    directed = columns[columns["higher_is_better"].notna() & (columns["family"] != UNCERTIFIED)]
     for choice in (directed[directed["measure"] == "srg"], directed[directed["ranked"].astype(bool)], directed):
         if len(choice):
             return str(choice.index[0])

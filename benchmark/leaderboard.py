@@ -12,6 +12,7 @@ import pandas as pd
 
 from benchmark import records
 from benchmark.cells import Cell, Choice, digest
+from benchmark.certificate import certified
 from benchmark.errors import UserError, unknown
 from benchmark.frames import AXES, COST, Labels, Scored, assemble, frame, summarise, take
 from benchmark.records import Record
@@ -27,6 +28,8 @@ _LEGEND = (
     "column named in the title, null and oracle rows stand apart.",
     "`62/64` after a number: only 62 of 64 images could be scored, the others are left out and listed below the table "
     "as `degenerate` (undefined for this map or model) or `invalid` (NaN or infinity in the map).",
+    "`uncertified`: the metric has not proved itself on models with a known answer (`python -m benchmark.certify`), so "
+    "it shows numbers and ranks nothing.",
     "`n/a`: the metric has no meaning for this method, model or data set. `failed`: an error stopped the cell, and the "
     "next run tries it again. `missing`: nothing has been filed for the cell yet. Reasons stand below the table.",
 )
@@ -37,12 +40,12 @@ _COST_LEGEND = (
 )
 
 
-def tables(found: Iterable[Record]) -> dict[str, pd.DataFrame]:
+def tables(found: Iterable[Record], root: Path) -> dict[str, pd.DataFrame]:
     """For trackers: the tidy `leaderboard` and `cost`, and by `<dataset> <model>` the ranked means, a row a method."""
     scored = list(found)
     if not scored:
         return {}
-    summary = summarise(frame(scored))
+    summary = summarise(frame(scored, certified=certified(root)))
     named = dict(_tidy(summary))
     for (dataset, model), part in summary[summary["family"] != COST].groupby(["dataset", "model"], sort=False):
         rows = part.drop_duplicates("method")[["method", "role"]].set_index("method")
@@ -84,7 +87,7 @@ def report(root: Path, pairs: Iterable[tuple[Choice, Choice]] | None = None) -> 
 
 
 def _read(root: Path) -> tuple[list[Scored], list[tuple[Cell, str]], Labels]:
-    scored, failed, names = take(records.read_all(root), records.read_errors(root))
+    scored, failed, names = take(records.read_all(root), records.read_errors(root), certified(root))
     if not scored and not failed:
         raise UserError(f"{root} holds no records: expected the folder of a sweep, made by python -m benchmark")
     return scored, failed, names

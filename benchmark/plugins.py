@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import re
 from collections.abc import Collection, Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -106,6 +107,13 @@ def choose(name: str, plugin: Any, config: DictConfig | None = None) -> Choice:
             f"options of {type(plugin).__name__} must be plain numbers, strings and lists: {error}"
         ) from None
     return Choice(name, params, str(plugin.version) + source_hash(type(plugin)))
+
+
+def title(chosen: str, plugin: object) -> str:
+    """What a choice is called in tables: a `custom` one by its class."""
+    if chosen != "custom":
+        return chosen
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(plugin).__name__).lower()
 
 
 def require(plugin: Any, protocol: type, needed: str) -> None:

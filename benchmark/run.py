@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import re
 import sys
 import traceback
 from collections import Counter
@@ -56,7 +55,7 @@ class Sweep:
             self.root = Path(config.results)
             self.folder = output.parent if settings.mode == RunMode.MULTIRUN else output
             self.progress = Progress(self.jobs)
-            _prepare_torch(config)
+            prepare_torch(config.threads)
         chosen = HydraConfig.get().runtime.choices
         names = (config.models.get("name"), config.datasets.get("name"), chosen["methods"])
         with self.progress.job(" × ".join(map(str, names))) as notes:
@@ -79,7 +78,7 @@ class Sweep:
             config.models.layer = subject.model.layer
         method = plugins.build(config.methods, trusted)
         plugins.require(method, Method, "attribute(model, batch)")
-        name = _name(chosen["methods"], method)
+        name = plugins.title(chosen["methods"], method)
         evaluation = Evaluation(self.root, subject, plugins.choose(name, method, config.methods), method, self.progress)
         outcomes = list(evaluation.run(_metrics(config, trusted), config.debug))
         self.outcomes += outcomes
@@ -172,7 +171,7 @@ class Sweep:
             return
         everything = records.read_all(self.root)
         found = [record for record in everything if (record.cell.model, record.cell.dataset) in self.pairs]
-        tables = leaderboard.tables(found)
+        tables = leaderboard.tables(found, self.root)
         self._tracked(
             lambda tracking: tracking.log_leaderboard(
                 self.folder, self.folder.name, found, tables, self.drawn, self.root
@@ -200,16 +199,9 @@ def _metrics(config: DictConfig, trusted: set[str]) -> dict[str, tuple[Choice, M
     for key, settings in config.metrics.items():
         metric = plugins.build(settings, trusted)
         plugins.require(metric, Metric, "measures and score(model, batch, attributions, explain, prepared)")
-        name = _name(str(key), metric)
+        name = plugins.title(str(key), metric)
         found[name] = (plugins.choose(name, metric, settings), metric)
     return found
-
-
-def _name(chosen: str, plugin: object) -> str:
-    """What a choice is called in tables: a `custom` one by its class."""
-    if chosen != "custom":
-        return chosen
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(plugin).__name__).lower()
 
 
 def _trusted(config: DictConfig) -> set[str]:
@@ -218,7 +210,7 @@ def _trusted(config: DictConfig) -> set[str]:
     return {value.strip("'\"").split(".")[0] for key, _, value in named if key.endswith("_target_")} | set(config.trust)
 
 
-def _prepare_torch(config: DictConfig) -> None:
+def prepare_torch(threads: int | None) -> None:
     """Numbers that do not depend on the mood of a GPU, threads as asked for, and no foreign package in our place."""
     for name in ("methods", "metrics"):
         spec = importlib.util.find_spec(name)
@@ -227,10 +219,10 @@ def _prepare_torch(config: DictConfig) -> None:
             raise UserError(
                 f"Python finds the package {name} at {where}, expected {PROJECT / name}: run from elsewhere"
             )
-    if config.threads is not None:
-        if not (isinstance(config.threads, int) and config.threads > 0):
-            raise UserError(f"threads={config.threads} is no number of threads: expected 1 or more, or null")
-        torch.set_num_threads(config.threads)
+    if threads is not None:
+        if not (isinstance(threads, int) and threads > 0):
+            raise UserError(f"threads={threads} is no number of threads: expected 1 or more, or null")
+        torch.set_num_threads(threads)
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.deterministic = True

@@ -14,7 +14,7 @@ from benchmark.baselines import Absence
 from benchmark.errors import UserError, unknown
 from benchmark.protocols import Batch
 
-Area = Literal["trapezoid", "mean", "before_last", "inner", "unscaled"]
+Area = Literal["trapezoid", "mean", "mean_but_absent", "steps"]
 Read = Callable[[Tensor, Tensor], Tensor]
 """What a curve follows: logits `(R, K)` and targets `(R,)` to `(R,)`."""
 
@@ -116,10 +116,9 @@ class Curves(Units):
     Attributes:
         steps: equal fractions of the units between none and all, both of them part of the curve; or a list of
             fractions. At most as many as there are units.
-        area: `trapezoid` over the fractions that were really absent. The others are there to repeat what other
-            libraries compute: `mean` of all points; mean without the last point (`before_last`); trapezoid without
-            both ends and with the width of one step of the whole curve (`inner`); trapezoid without the first point,
-            with width 1 a step (`unscaled`).
+        area: `trapezoid` over the fractions that were really absent. The others repeat what other libraries compute:
+            `mean` of all points; mean of all but the one where all is absent (`mean_but_absent`); trapezoid with a
+            width of 1 a step, without the point of the whole image (`steps`).
     """
 
     steps: int | Sequence[float] = 32
@@ -151,7 +150,7 @@ class Curves(Units):
             *(model, Absence.of(batch, self.baseline), units.spread(ranks, unit), gone, ends, self.read),
             last_first=insert,
         )
-        return area(curve, moved / count[:, None], self.area), curve
+        return _area(curve, moved.double() / count[:, None], self.area, insert), curve
 
     def _fractions(self, most: int) -> Tensor:
         if isinstance(self.steps, int):
@@ -161,14 +160,11 @@ class Curves(Units):
         return torch.tensor(self.steps, dtype=torch.float64)
 
 
-def area(curve: Tensor, fractions: Tensor, how: Area = "trapezoid") -> Tensor:
+def _area(curve: Tensor, fractions: Tensor, how: Area, insert: bool) -> Tensor:
     """Area `(N,)` under `curve (N, S)` over `fractions (N, S)`, see `Curves`."""
     if how == "trapezoid":
-        return torch.trapezoid(curve, fractions.to(curve.dtype))
+        return torch.trapezoid(curve, fractions)
     if how == "mean":
         return curve.mean(1)
-    if how == "before_last":
-        return curve[:, :-1].mean(1)
-    if how == "inner":
-        return torch.trapezoid(curve[:, 1:-1], dx=1 / max(1, curve.shape[1] - 2))
-    return torch.trapezoid(curve[:, 1:], dx=1.0)
+    deleted = curve.flip(1) if insert else curve  # from the whole image to its absence
+    return deleted[:, :-1].mean(1) if how == "mean_but_absent" else torch.trapezoid(deleted[:, 1:], dx=1.0)

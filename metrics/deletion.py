@@ -25,7 +25,7 @@ class Deletion(Curves, Metric):
     Vielhaben & Strodthoff 2024, arXiv:2401.06654.
     """
 
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     measures: ClassVar[tuple[Measure, ...]] = (Measure("deletion", higher_is_better=False, range=(0.0, 1.0)),)
 
     def score(

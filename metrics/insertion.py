@@ -25,7 +25,7 @@ class Insertion(Curves, Metric):
     Vielhaben & Strodthoff 2024, arXiv:2401.06654.
     """
 
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     measures: ClassVar[tuple[Measure, ...]] = (Measure("insertion", higher_is_better=True, range=(0.0, 1.0)),)
 
     def score(

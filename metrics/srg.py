@@ -25,7 +25,7 @@ class SRG(Curves, Metric):
     Source: Blücher, Vielhaben & Strodthoff 2024, arXiv:2401.06654.
     """
 
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     measures: ClassVar[tuple[Measure, ...]] = (Measure("srg", higher_is_better=True, range=(-1.0, 1.0), null=0.0),)
 
     def parts(self) -> Mapping[str, Metric]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 
 from benchmark import frames, leaderboard, records, tables
 from benchmark.cells import Cell, Choice
+from benchmark.certificate import certified
 from benchmark.errors import UserError
 from benchmark.frames import frame, labels, summarise
 from benchmark.leaderboard import report, write_tables
@@ -24,6 +26,14 @@ from benchmark.statistics import bootstrap_interval, rank_groups
 from benchmark.tables import markdown, terminal
 
 INFINITY = math.inf
+
+
+@pytest.fixture(autouse=True)
+def _all_certified(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records of these tests are made up: their metrics may rank, unless a test says otherwise."""
+    monkeypatch.setattr(leaderboard, "certified", lambda root: None)
+
+
 METRICS: dict[str, tuple[str, list[Measure]]] = {
     "completeness": (
         "axioms",
@@ -294,6 +304,30 @@ def test_cells_without_a_number_say_why() -> None:
         assert "missing: deletion, pointing_game of broken, flat; saco of rise, flat: no record is filed yet" in text
 
 
+def test_a_metric_without_proof_shows_numbers_and_ranks_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps = np.tile([-0.01, 0.01], 10)
+    for method, skill in (("rise", 0.4), ("saliency", 0.2)):
+        records.write(tmp_path, record(cell(method, "deletion"), {"deletion": skill + steps}))
+        records.write(tmp_path, record(cell(method), {"srg": skill + steps}))
+    for version, ranked in (("1", True), ("2", False)):
+        proof = {"metrics": {"srg": {"version": version, "passed": True}, "deletion": {"version": "1", "passed": True}}}
+        (tmp_path / "certificate.json").write_text(json.dumps(proof))
+        monkeypatch.setattr(leaderboard, "certified", certified)
+        monkeypatch.setattr("benchmark.certificate.SHIPPED", tmp_path / "none.json")
+        assert leaderboard.main([str(tmp_path)]) == 0
+        text = capsys.readouterr().out
+        assert ("uncertified" in text) is not ranked
+        assert ("sorted by srg" in text) is ranked
+        assert "0.400 [" in text
+        summary = pd.read_csv(tmp_path / "tables" / "leaderboard.csv")
+        assert set(summary[summary["column"] == "srg"]["letters"].isna()) == {not ranked}
+    (tmp_path / "certificate.json").write_text("[]")
+    assert leaderboard.main([str(tmp_path)]) == 2
+    assert "is no certificate" in capsys.readouterr().err
+
+
 def test_a_record_outweighs_the_error_of_an_earlier_try() -> None:
     tidy = frame([record(cell("rise"), {"srg": [0.1, 0.2]})], [(cell("rise"), "out of memory")])
     assert list(tidy["status"]) == ["ok", "ok"]
@@ -484,20 +518,20 @@ def test_report_shows_the_asked_pairs_by_their_whole_choice(tmp_path: Path) -> N
     assert report(tmp_path, [(Choice("small_cnn", version="9"), asked)]) == ""
 
 
-def test_tables_for_trackers() -> None:
+def test_tables_for_trackers(tmp_path: Path) -> None:
     steps = np.tile([-0.01, 0.01], 10)
     found = [
         record(cell("random"), {"srg": steps}, role="null"),
         record(cell("rise"), {"srg": 0.4 + steps}),
         record(cell("rise", "throughput", device="cpu"), {"images_per_second": [1234.56]}),
     ]
-    named = leaderboard.tables(found)
+    named = leaderboard.tables(found, tmp_path)
     assert list(named) == ["leaderboard", "cost", "shapes small_cnn"]
     wide = named["shapes small_cnn"]
     assert list(wide) == ["method", "role", "n", "srg ↑"]
     assert list(wide["method"]) == ["rise", "random"]
     assert wide["srg ↑"].tolist() == pytest.approx([0.4, 0.0])
-    assert leaderboard.tables([]) == {}
+    assert leaderboard.tables([], tmp_path) == {}
 
 
 def test_command_prints_tables_and_paths(results: Path, capsys: pytest.CaptureFixture[str]) -> None:

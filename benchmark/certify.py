@@ -1,0 +1,333 @@
+"""`python -m benchmark.certify`: every metric proves itself where the right answer is a formula."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import pkgutil
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmark.choices import choices
+from benchmark.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from benchmark.certificate.checks import Certify, Check
+    from benchmark.certificate.methods import Axiom
+
+_TITLE = """# Certificate
+
+Every metric, tried on models so small that the right answer is a formula. `python -m benchmark.certify` makes this page
+again, in less than two minutes and without a download; its exit code is 1 if anything fails. A metric that is not
+here, or failed, or has another version, is shown as `uncertified` and ranks nothing."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What a metric was found to do.
+
+    Attributes:
+        name: of the metric in tables.
+        version: of its definition.
+        family: the heading it stands under.
+        checks: every comparison; a metric with none has proved nothing.
+    """
+
+    name: str
+    version: str
+    family: str
+    checks: list[Check]
+
+    @property
+    def passed(self) -> bool:
+        return bool(self.checks) and all(check.passed for check in self.checks)
+
+
+def prove(names: Sequence[str], further: Mapping[str, tuple[Certify, ...]] | None = None) -> list[Proof]:
+    """The proofs of metrics of conf/metrics by name, and of classes `module.Class` that `further` has checks for."""
+    from benchmark import plugins
+    from benchmark.certificate import meta
+    from benchmark.certificate.checks import build
+
+    known = {**_checks(), **(further or {})}
+    proofs = []
+    for name in names:
+        metric = build(name)
+        title = plugins.title(name if "." not in name else "custom", metric)
+        found = [check for certify in known.get(name, ()) for check in certify(name)]
+        if found:
+            found += meta.nulls(name)
+        proofs.append(Proof(title, plugins.choose(title, metric).version, metric.family, found))
+    return proofs
+
+
+def _checks() -> dict[str, tuple[Certify, ...]]:
+    """The checks of every metric, from the modules of `benchmark.certificate` that have some."""
+    from benchmark import certificate
+
+    modules = [importlib.import_module(f"{certificate.__name__}.{each.name}") for each in _modules(certificate)]
+    return {name: checks for module in modules for name, checks in getattr(module, "CHECKS", {}).items()}
+
+
+def _modules(package: Any) -> list[pkgutil.ModuleInfo]:
+    return sorted(pkgutil.iter_modules(package.__path__), key=lambda module: module.name)
+
+
+def document(proofs: Sequence[Proof], axioms: Sequence[Axiom]) -> dict[str, Any]:
+    """What goes into certificate.json: numbers rounded to six digits, so that machines agree on them."""
+    metrics = {
+        proof.name: {
+            "version": proof.version,
+            "family": proof.family,
+            "passed": proof.passed,
+            "checks": [
+                {
+                    "subject": check.subject,
+                    "claim": check.claim,
+                    "expected": _rounded(check.expected),
+                    "measured": _rounded(check.measured),
+                    "tolerance": _rounded(check.tolerance),
+                    "passed": check.passed,
+                }
+                for check in proof.checks
+            ],
+        }
+        for proof in proofs
+    }
+    methods: dict[str, dict[str, Any]] = {}
+    for axiom in axioms:
+        entry = {"violation": _rounded(axiom.violation), "promised": axiom.promised, "passed": axiom.passed}
+        methods.setdefault(axiom.method, {})[axiom.axiom] = entry
+    return {"metrics": metrics, "methods": methods}
+
+
+def _rounded(value: float) -> float | str:
+    """Six digits; errors of rounding are 0, and what is no number is its name."""
+    if value != value or abs(value) == float("inf"):
+        return str(value)
+    return 0.0 if abs(value) < 1e-11 else float(f"{value:.6g}")
+
+
+def page(found: Mapping[str, Any]) -> str:
+    """certificate.md: the matrix, what holds for methods, the checks of the checks, every comparison."""
+    lines = [_TITLE, "", *_matrix(found["metrics"]), "", *_axioms(found["methods"]), ""]
+    if "degraded" in found:
+        lines += [*_degraded(found["degraded"]), "", *_gaming(found["gaming"]), ""]
+    lines += ["## Every check", ""]
+    for name, entry in found["metrics"].items():
+        lines += [f"### {name} (version {entry['version']})", ""]
+        lines += ["| subject | what must hold | expected | measured | tolerance | |", "|:--|:--|--:|--:|--:|:-:|"]
+        for check in entry["checks"]:
+            cells = [check["subject"], check["claim"], *(check[key] for key in ("expected", "measured", "tolerance"))]
+            lines.append(_line([*cells, "✓" if check["passed"] else "✗"]))
+        lines += ["" if entry["checks"] else "No check: uncertified.", ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _matrix(metrics: Mapping[str, Any]) -> list[str]:
+    subjects = list(dict.fromkeys(check["subject"] for entry in metrics.values() for check in entry["checks"]))
+    total = sum(len(entry["checks"]) for entry in metrics.values())
+    passed = sum(check["passed"] for entry in metrics.values() for check in entry["checks"])
+    lines = [
+        f"## Metrics: {passed} of {total} checks pass",
+        "",
+        "A cell says how many checks of the metric on that subject pass; below, each with what it expects and found.",
+        "",
+        _line(["metric", "certified", *subjects]),
+        "|:--|:-:|" + ":-:|" * len(subjects),
+    ]
+    family = ""
+    for name, entry in sorted(metrics.items(), key=lambda item: (item[1]["family"], item[0])):
+        if entry["family"] != family:
+            family = entry["family"]
+            lines.append(_line([f"*{family}*", *[""] * (len(subjects) + 1)]))
+        row = []
+        for subject in subjects:
+            outcomes = [check["passed"] for check in entry["checks"] if check["subject"] == subject]
+            row.append(
+                (f"✓ {len(outcomes)}" if all(outcomes) else f"✗ {sum(outcomes)}/{len(outcomes)}") * bool(outcomes)
+            )
+        lines.append(_line([name, "✓" if entry["passed"] else "✗", *row]))
+    return lines
+
+
+def _axioms(methods: Mapping[str, Any]) -> list[str]:
+    names = list(dict.fromkeys(axiom for row in methods.values() for axiom in row))
+    lines = [
+        "## Methods: axioms",
+        "",
+        "Largest violation, relative to the map: ✓ or ✗ where theory promises the axiom, measured alone elsewhere. "
+        "Completeness is promised up to the error of a finite number of integration steps.",
+        "",
+        _line(["method", *names]),
+        "|:--|" + "--:|" * len(names),
+    ]
+    for method, row in methods.items():
+        marks = {True: " ✓", False: " ✗"}
+        cells = [
+            f"{each['violation']:.2g}" + (marks[each["passed"]] if each["promised"] else "") for each in row.values()
+        ]
+        lines.append(_line([method, *cells]))
+    return lines
+
+
+def _degraded(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [
+        "## Degraded explainers",
+        "",
+        "The exact contributions of an additive model, mixed with 0, 10, ... 100 % noise. Kendall's τ between the "
+        "order by score and the order by noise is 1 where every step towards noise costs score.",
+        "",
+        "| metric | τ | exact | 50 % noise | noise |",
+        "|:--|--:|--:|--:|--:|",
+        *(_line([row["metric"], _short(row["tau"]), *(_short(row["means"][at]) for at in (0, 5, 10))]) for row in rows),
+    ]
+
+
+def _gaming(columns: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    names = list(next(iter(columns.values())))
+    return [
+        "## What gaming scores",
+        "",
+        "Mean over images of explainers that do not look at the model, beside the exact contributions. Where one of "
+        "them does as well as `oracle`, the metric alone proves nothing. `–`: undefined.",
+        "",
+        _line(["metric", *columns]),
+        "|:--|" + "--:|" * len(columns),
+        *(_line([name, *(_short(column[name]) for column in columns.values())]) for name in names),
+    ]
+
+
+def _short(value: float | str) -> str:
+    return "–" if isinstance(value, str) else f"{value:.3g}"
+
+
+def _line(cells: Iterable[object]) -> str:
+    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+
+
+def _everything(names: Sequence[str]) -> dict[str, Any]:
+    """The whole certificate: metrics, axioms of methods, degraded explainers, gaming rows."""
+    from benchmark.certificate import meta, methods
+    from benchmark.certificate.checks import build
+
+    found = document(prove(names), [axiom for name in methods.methods() for axiom in methods.axioms(name)])
+    found["degraded"] = [
+        {
+            "metric": name if measure == name else f"{name}.{measure}",
+            "tau": _rounded(tau),
+            "means": [*map(_rounded, means)],
+        }
+        for name in names
+        for measure, tau, means in meta.degraded(name)
+    ]
+    scored = [name for name in names if build(name).per == "image"]
+    found["gaming"] = {
+        title: {
+            row.metric if measure == row.metric else f"{row.metric}.{measure}": _rounded(value)
+            for row in rows
+            for measure, value in row.values.items()
+        }
+        for title, rows in meta.gaming(scored)
+    }
+    return found
+
+
+def _own(modules: Sequence[str]) -> dict[str, tuple[Certify, ...]]:
+    """The `CHECKS` of modules of the user's."""
+    sys.path.insert(0, os.getcwd())
+    found: dict[str, tuple[Certify, ...]] = {}
+    for name in modules:
+        try:
+            found |= importlib.import_module(name).CHECKS
+        except (ImportError, AttributeError) as error:
+            raise UserError(
+                f"{name} is no module with checks, CHECKS = {{'module.Class': (function, ...)}}: {error}"
+            ) from None
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print what fails and how much passes; write certificate.md and certificate.json unless a few are asked for."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmark.certify",
+        description="Try every metric on models whose right answer is a formula, write DIR/certificate.md and .json. "
+        "Exit code 1 if a check fails.",
+    )
+    parser.add_argument("metrics", nargs="*", metavar="METRIC", help="these of conf/metrics alone, nothing is written")
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+    parser.add_argument(
+        "--checks",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="a module with the checks of metrics of your own",
+    )
+    options = parser.parse_args(arguments)
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before torch is imported: spinning beside a busy core is slow
+    try:
+        existing = [name for name in choices("metrics") if name != "custom"]
+        for name in options.metrics:
+            if name not in existing:
+                raise UserError(unknown("metric ", name, existing))
+        return _certify(options, existing)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _certify(options: argparse.Namespace, existing: Sequence[str]) -> int:
+    import torch
+
+    torch.set_num_threads(1)  # the models are too small to share
+    if options.checks:
+        own = _own(options.checks)
+        found = document(prove(list(own), own), [])
+        _write(options.results, f"certificate-{'-'.join(options.checks)}", found)
+    elif options.metrics:
+        found = document(prove(options.metrics), [])
+    else:
+        found = _everything(existing)
+        _write(options.results, "certificate", found)
+    return _report(found)
+
+
+def _write(folder: Path, name: str, found: Mapping[str, Any]) -> None:
+    from benchmark.records import write_whole
+
+    text = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+    paths = folder / f"{name}.json", folder / f"{name}.md"
+    for path, content in zip(paths, (text.encode(), page(found).encode()), strict=True):
+        write_whole(path, partial(Path.write_bytes, data=content))
+        print(f"written: {path}")
+
+
+def _report(found: Mapping[str, Any]) -> int:
+    """One line a failure, one at the end."""
+    failures = []
+    checks = [(name, check) for name, entry in found["metrics"].items() for check in entry["checks"]]
+    for name, check in checks:
+        if not check["passed"]:
+            told = f"expected {check['expected']} ± {check['tolerance']}, measured {check['measured']}"
+            failures.append(f"{name} on {check['subject']}: {check['claim']}: {told}")
+    failures += [f"{name}: no check, uncertified" for name, entry in found["metrics"].items() if not entry["checks"]]
+    for method, row in found["methods"].items():
+        broken = [f"{axiom} is violated by {each['violation']}" for axiom, each in row.items() if not each["passed"]]
+        failures += [f"method {method}: {text}" for text in broken]
+    for failure in failures:
+        print(f"FAIL {failure}", file=sys.stderr)
+    metrics = found["metrics"].values()
+    passed = sum(check["passed"] for _, check in checks)
+    certified = sum(entry["passed"] for entry in metrics)
+    print(f"{passed} of {len(checks)} checks pass; {certified} of {len(metrics)} metrics are certified")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
