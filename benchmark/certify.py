@@ -270,7 +270,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="a module with the checks of metrics of your own",
     )
     options = parser.parse_args(arguments)
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before torch is imported: spinning beside a busy core is slow
+    # Before torch is imported: spinning beside a busy core is slow, and the profiler of memory logs to stderr.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     try:
         existing = [name for name in choices("metrics") if name != "custom"]
         for name in options.metrics:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark import randomness
+from benchmark.errors import UserError
 
 Explain = Callable[[nn.Module, "Batch"], Tensor]
 
@@ -154,7 +155,6 @@ class Metric(Protocol):
         version: raised with every change that moves a number.
         kind: what it scores.
         family: the heading it stands under: faithfulness, axioms, randomisation, localisation, cost, ...
-        measures: the numbers it reports, the headline first.
         needs: of `masks` (object masks) and `method_baseline` (a method whose map accounts for f(x) - f(baseline)).
         per: `image`, or `cell` for one number a cell (timings).
     """
@@ -162,9 +162,13 @@ class Metric(Protocol):
     version: ClassVar[str] = "1"
     kind: ClassVar[str] = "attribution"
     family: ClassVar[str] = "faithfulness"
-    measures: ClassVar[tuple[Measure, ...]]
     needs: ClassVar[frozenset[str]] = frozenset()
     per: ClassVar[str] = "image"
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """The numbers it reports, the headline first; a class attribute where they do not depend on the options."""
+        raise UserError(f"{type(self).__qualname__} does not say what it reports: give it measures = (Measure(...),)")
 
     def parts(self) -> Mapping[str, Metric]:
         """Metrics, by name, whose scores of the same maps this one combines: they are scored first and filed too."""

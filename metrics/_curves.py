@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -135,6 +136,13 @@ class Curves(Units):
             object.__setattr__(self, "steps", tuple(fractions))
             if len(fractions) < 2 or sorted(fractions) != fractions or not 0 <= fractions[0] < fractions[-1] <= 1:
                 raise UserError(f"steps={fractions} are no ascending fractions of the units, from 0 to 1")
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Smallest and largest possible area."""
+        if self.output != "prob":
+            return -math.inf, math.inf
+        return 0.0, math.inf if self.area == "steps" else 1.0
 
     def trace(
         self, model: nn.Module, batch: Batch, attributions: Tensor, prepared: Mapping[str, Any], *, insert: bool

@@ -19,14 +19,15 @@ class Deletion(Curves, Metric):
     Del = trapezoid over k of f(x^(k)), where x^(k) has its k units of highest attribution replaced. On an additive
     score f = sum phi_i + c it equals f(b) + sum_k phi_pi(k) (k - 1/2) / d. Only the order of the map matters.
 
-    The range [0, 1] is that of output=prob.
-
     Source: Petsiuk, Das & Saenko 2018, arXiv:1806.07421; with one baseline for deletion and insertion as in Blücher,
     Vielhaben & Strodthoff 2024, arXiv:2401.06654.
     """
 
     version: ClassVar[str] = "2"
-    measures: ClassVar[tuple[Measure, ...]] = (Measure("deletion", higher_is_better=False, range=(0.0, 1.0)),)
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        return (Measure("deletion", higher_is_better=False, range=self.bounds),)
 
     def score(
         self, model: nn.Module, batch: Batch, attributions: Tensor, explain: Explain, prepared: Mapping[str, Any]

@@ -19,14 +19,15 @@ class Insertion(Curves, Metric):
     Ins = trapezoid over k of f(b with its k units of highest attribution taken from x). With the one baseline that it
     shares with deletion, Ins(order) = Del(reversed order) on every model, and Del + Ins = f(x) + f(b) on additive ones.
 
-    The range [0, 1] is that of output=prob.
-
     Source: Petsiuk, Das & Saenko 2018, arXiv:1806.07421; with one baseline for deletion and insertion as in Blücher,
     Vielhaben & Strodthoff 2024, arXiv:2401.06654.
     """
 
     version: ClassVar[str] = "2"
-    measures: ClassVar[tuple[Measure, ...]] = (Measure("insertion", higher_is_better=True, range=(0.0, 1.0)),)
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        return (Measure("insertion", higher_is_better=True, range=self.bounds),)
 
     def score(
         self, model: nn.Module, batch: Batch, attributions: Tensor, explain: Explain, prepared: Mapping[str, Any]

@@ -26,7 +26,11 @@ class SRG(Curves, Metric):
     """
 
     version: ClassVar[str] = "2"
-    measures: ClassVar[tuple[Measure, ...]] = (Measure("srg", higher_is_better=True, range=(-1.0, 1.0), null=0.0),)
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        low, high = self.bounds
+        return (Measure("srg", higher_is_better=True, range=(low - high, high - low), null=0.0),)
 
     def parts(self) -> Mapping[str, Metric]:
         return {"deletion": Deletion(**asdict(self)), "insertion": Insertion(**asdict(self))}
