@@ -180,8 +180,10 @@ def _flat(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _text(options: Mapping[str, Any], key: str) -> str:
-    """An option as a reader writes it; empty where the choice has no such option."""
+    """An option as a reader writes it, a long list by its ends; empty where the choice has no such option."""
     value = options.get(key, "")
+    if isinstance(value, list) and len(value) > 4:
+        return f"[{value[0]}, {value[1]} … {value[-1]}]"
     return value if isinstance(value, str) else json.dumps(value)
 
 

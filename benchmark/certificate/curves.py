@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmark.baselines import image
+from benchmark.batches import freeze
 from benchmark.certificate import subjects
 from benchmark.certificate.checks import Certify, Check, build, check, outcome, scores
 from benchmark.certificate.subjects import Known, noise
@@ -137,8 +138,10 @@ def homogeneous(metric: str) -> Iterator[Check]:
     logit = outcome(build(metric, output="logit", steps=16), known.model, known.batch, maps).curves[metric]
     yield check(metric, known.name, "log-odds of two classes are the difference of their logits", logodds, logit)
     alone = [known.batch.select([i]) for i in range(len(known.batch))]
-    parts = [outcome(exact, known.model, part, maps[[i]]).values[metric] for i, part in enumerate(alone)]
-    yield check(metric, known.name, "alone as in a batch", torch.cat(parts), found.values[metric])
+    for what, given in (("alone as in a batch", maps), ("alone as in a batch, all ties", torch.ones_like(maps))):
+        parts = [outcome(exact, known.model, part, given[[i]]).values[metric] for i, part in enumerate(alone)]
+        together = outcome(exact, known.model, known.batch, given).values[metric]
+        yield check(metric, known.name, what, torch.cat(parts), together)
     larger = torch.cat([1000 * maps[:1], maps[1:]])
     grown = outcome(exact, known.model, known.batch, larger).values[metric]
     yield check(metric, known.name, "a neighbour's scale is no matter", grown, found.values[metric])
@@ -171,6 +174,20 @@ def normalised(metric: str) -> Iterator[Check]:
         yield check(metric, plain.name, f"{fill} in pixel space", own, _closed_form(metric, known, maps))
 
 
+def target(metric: str) -> Iterator[Check]:
+    """What is followed is the class that the model predicts for the whole image, whatever its label says."""
+    known = subjects.linear()
+    sign = torch.where(known.clean > 0, 1.0, -1.0)
+    wrong = (known.clean > 0).long()  # class 0 is predicted where f > 0
+    batch = freeze(known.model, known.batch.pixels, known.batch.uids, labels=wrong, baseline="grey")
+    maps = sign.view(-1, 1, 1, 1) * known.truth
+    predicted = replace(
+        known, truth=maps, batch=replace(known.batch, baseline_logits=sign[:, None] * known.batch.baseline_logits)
+    )
+    found = outcome(build(metric, output="logodds", steps=64), known.model, batch, maps).values[metric]
+    yield check(metric, known.name, "the predicted class, not the label", found, _closed_form(metric, predicted, maps))
+
+
 def counted(metric: str) -> Iterator[Check]:
     """Each token is worth 1 however much of it is there beyond its threshold: patches of a token are exact units."""
     known = subjects.counting()
@@ -180,5 +197,5 @@ def counted(metric: str) -> Iterator[Check]:
     yield check(metric, known.name, "patches: " + _FORMULA[metric], found, weighted)
 
 
-_ALL = (additive, channels, random_order, gates, symmetric, constant, homogeneous, dummies, normalised, counted)
+_ALL = (additive, channels, random_order, gates, symmetric, constant, homogeneous, dummies, normalised, target, counted)
 CHECKS: Mapping[str, tuple[Certify, ...]] = dict.fromkeys(("deletion", "insertion", "srg"), _ALL)
