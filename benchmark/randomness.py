@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -18,17 +18,39 @@ _MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
 _MIX_2 = 0x94D049BB133111EB - 2**64
 
 
+_BLOCK = 1 << 15
+"""Numbers made at a time on a CPU: a block stays in the cache, which is five times faster than one long tensor."""
+
+
 def _shift(x: Tensor, bits: int) -> Tensor:
     """Logical right shift: torch's is arithmetic."""
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
+    return (x >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
-def _stream(keys: Tensor, count: int) -> Tensor:
-    """The first `count` outputs of the stream of each key: `keys.shape + (count,)`, 64 random bits each."""
-    x = keys.unsqueeze(-1) + torch.arange(1, count + 1, device=keys.device) * _GAMMA
-    x = (x ^ _shift(x, 30)) * _MIX_1
-    x = (x ^ _shift(x, 27)) * _MIX_2
-    return x ^ _shift(x, 31)
+def _stream(keys: Tensor, start: int, stop: int) -> Tensor:
+    """Outputs `start` to `stop` of the stream of each key, 64 random bits each: `keys.shape + (stop - start,)`."""
+    x = keys.unsqueeze(-1) + torch.arange(start + 1, stop + 1, device=keys.device) * _GAMMA
+    x.bitwise_xor_(_shift(x, 30)).mul_(_MIX_1)
+    x.bitwise_xor_(_shift(x, 27)).mul_(_MIX_2)
+    return x.bitwise_xor_(_shift(x, 31))
+
+
+def _bits(keys: Tensor, start: int, stop: int) -> Tensor:
+    """Whole numbers below 2^24, all that a float32 can tell apart."""
+    return _shift(_stream(keys, start, stop), 40).float()
+
+
+def _filled(keys: Tensor, count: int, make: Callable[[Tensor, int, int], Tensor]) -> Tensor:
+    """`make(keys, start, stop)` for all of `keys` and 0..`count`, block by block: `keys.shape + (count,)`, float32."""
+    flat = keys.reshape(-1)
+    wide = count if keys.is_cuda else min(count, _BLOCK)
+    high = len(flat) if keys.is_cuda else max(1, _BLOCK // max(1, count))
+    out = torch.empty(len(flat), count, device=keys.device)
+    for top in range(0, len(flat), max(1, high)):
+        for left in range(0, count, max(1, wide)):
+            right = min(left + wide, count)
+            out[top : top + high, left:right] = make(flat[top : top + high], left, right)
+    return out.view(*keys.shape, count)
 
 
 def integer(*parts: object) -> int:
@@ -39,19 +61,21 @@ def integer(*parts: object) -> int:
 
 def keys(seed: int, purpose: str, uids: Sequence[str], draws: int = 1) -> Tensor:
     """Keys `(N, draws)` for independent streams; draw d of an image is the same however many draws are asked for."""
-    return _stream(torch.tensor([integer(seed, purpose, uid) for uid in uids], dtype=torch.int64), draws)
+    return _stream(torch.tensor([integer(seed, purpose, uid) for uid in uids], dtype=torch.int64), 0, draws)
 
 
 def uniform(keys: Tensor, *shape: int) -> Tensor:
     """Uniform numbers in [0, 1), float32, of shape `keys.shape + shape`."""
-    bits = _shift(_stream(keys, math.prod(shape)), 40)
-    return (bits.float() * 2.0**-24).view(*keys.shape, *shape)
+    return _filled(keys, math.prod(shape), lambda *block: _bits(*block).mul_(2.0**-24)).view(*keys.shape, *shape)
 
 
 def normal(keys: Tensor, *shape: int) -> Tensor:
     """Standard normal numbers, float32, of shape `keys.shape + shape` (Box & Muller 1958)."""
     count = math.prod(shape)
-    bits = _shift(_stream(keys, 2 * count), 40).float()
-    radius = torch.sqrt(-2.0 * torch.log((bits[..., :count] + 0.5) * 2.0**-24))
-    angle = (2.0 * math.pi * 2.0**-24) * bits[..., count:]
-    return (radius * torch.cos(angle)).view(*keys.shape, *shape)
+
+    def make(keys: Tensor, start: int, stop: int) -> Tensor:
+        radius = _bits(keys, start, stop).add_(0.5).mul_(2.0**-24).log_().mul_(-2.0).sqrt_()
+        angle = _bits(keys, count + start, count + stop).mul_(2.0 * math.pi * 2.0**-24)
+        return radius.mul_(angle.cos_())
+
+    return _filled(keys, count, make).view(*keys.shape, *shape)
