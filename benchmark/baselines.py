@@ -71,7 +71,7 @@ class Absence:
     Attributes:
         batch: the images.
         fill: what takes the place of absent pixels.
-        image: `(N, C, H, W)`, what is left where all are absent.
+        image: `(N, C, H, W)`, what is left where all are absent, before the noise of nli.
     """
 
     batch: Batch
@@ -94,7 +94,9 @@ class Absence:
         """`(N, K)` output where all pixels are absent: no pass for the shared baseline, one an image for another."""
         if self.fill == "shared":
             return self.batch.baseline_logits
-        return passes.logits(model, self.image, self.batch.chunk)
+        everything = torch.ones_like(self.image[:, 0], dtype=torch.bool)
+        absent = self.without(torch.arange(len(everything), device=everything.device), everything)
+        return passes.logits(model, absent, self.batch.chunk)
 
 
 def _blurred(inputs: Tensor, size: int = 11, sigma: float = 5.0) -> Tensor:

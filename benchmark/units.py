@@ -1,4 +1,4 @@
-"""The units that a perturbation takes away together: pixels, square patches or superpixels."""
+"""The units that a perturbation takes away together: pixels, square patches, cells of a grid or superpixels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from benchmark.errors import UserError
 from benchmark.protocols import Batch
 
-_FORM = re.compile(r"(pixel)|(patch|slic)([1-9]\d*)")
+_FORM = re.compile(r"(pixel)|(patch|grid|slic)([1-9]\d*)")
 
 
 def check_unit(unit: str) -> None:
@@ -23,7 +23,7 @@ def check_unit(unit: str) -> None:
     """
     if not _FORM.fullmatch(unit):
         raise UserError(
-            f"unit {unit!r} does not exist: expected pixel, patch16 (squares of 16 pixels) "
+            f"unit {unit!r} does not exist: expected pixel, patch16 (squares of 16 pixels), grid4 (4 x 4 cells) "
             "or slic100 (about 100 superpixels)"
         )
 
@@ -32,16 +32,24 @@ def units(batch: Batch, unit: str) -> Tensor:
     """The unit of each pixel, numbered from 0: `(1, H, W)` where all images share them, `(N, H, W)` for superpixels.
 
     Args:
-        unit: `pixel`; `patchP`, squares of P pixels from the upper left corner, cut off at the other borders; `slicS`,
-            about S superpixels of the image in pixel space by SLIC-zero (Achanta et al. 2012), at least one.
+        unit: `pixel`; `patchP`, squares of P pixels from the upper left corner, cut off at the other borders; `gridG`,
+            G x G cells that are as equal as whole pixels allow, and no more a side than it has pixels; `slicS`, about S
+            superpixels of the image in pixel space by SLIC-zero (Achanta et al. 2012), at least one.
     """
     check_unit(unit)
     height, width = batch.inputs.shape[2:]
     if unit.startswith("slic"):
         return _superpixels(batch.pixels, int(unit.removeprefix("slic"))).to(batch.inputs.device)
-    side = 1 if unit == "pixel" else int(unit.removeprefix("patch"))
-    rows, columns = (torch.arange(extent, device=batch.inputs.device) // side for extent in (height, width))
+    rows, columns = (_places(extent, unit).to(batch.inputs.device) for extent in (height, width))
     return (rows[:, None] * (int(columns[-1]) + 1) + columns)[None]
+
+
+def _places(extent: int, unit: str) -> Tensor:
+    """Row, or column, of the unit of each pixel along a side of `extent` pixels."""
+    pixel = torch.arange(extent)
+    if unit.startswith("grid"):
+        return pixel * min(int(unit.removeprefix("grid")), extent) // extent
+    return pixel // (1 if unit == "pixel" else int(unit.removeprefix("patch")))
 
 
 def sizes(units: Tensor) -> Tensor:
@@ -57,8 +65,10 @@ def pooled(values: Tensor, units: Tensor, mean: bool = True) -> Tensor:
     """Mean, or sum, of maps `(N, H, W)` over each unit: `(N, most units)`; 0 where an image has no such unit."""
     count = sizes(units)
     index = units.flatten(1).long().expand(len(values), -1)
-    sums = values.new_zeros(len(values), count.shape[1]).scatter_add_(1, index, values.flatten(1))
-    return sums / count.clamp(min=1) if mean else sums
+    # In float64, where many times the same float32 is exact: units of different size tie on a constant map.
+    sums = values.new_zeros(len(values), count.shape[1], dtype=torch.float64)
+    sums.scatter_add_(1, index, values.flatten(1).double())
+    return (sums / count.clamp(min=1) if mean else sums).to(values.dtype)
 
 
 def spread(values: Tensor, units: Tensor) -> Tensor:

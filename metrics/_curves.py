@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
@@ -48,12 +49,19 @@ class Units:
 
     def prepare(self, model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
         """Output where all is absent, and superpixels, where the batch does not hold them already."""
-        found: dict[str, Tensor] = {}
+        found = self.superpixels(batch)
         if self.baseline != "shared":
             found["absent_logits"] = Absence.of(batch, self.baseline).logits(model)
-        if self.unit.startswith("slic"):
-            found["units"] = units.units(batch, self.unit).to(torch.int32)
         return found
+
+    def superpixels(self, batch: Batch) -> dict[str, Tensor]:
+        """What `prepare` holds of the units: nothing where all images share them."""
+        return {"units": units.units(batch, self.unit).to(torch.int32)} if self.unit.startswith("slic") else {}
+
+    @property
+    def drops(self) -> tuple[float, float]:
+        """Smallest and largest possible difference of two scores."""
+        return (-1.0, 1.0) if self.output == "prob" else (-math.inf, math.inf)
 
     def read(self, logits: Tensor, targets: Tensor) -> Tensor:
         return passes.class_scores(logits, targets, self.output)
@@ -68,6 +76,35 @@ class Units:
         there = units.sizes(unit) > 0
         ranks = maps.descending_ranks(worth.masked_fill(~there, -torch.inf), batch.keys("ties")[:, 0])
         return ranks, there.sum(1).expand(len(batch))
+
+    def path(
+        self, model: nn.Module, batch: Batch, attributions: Tensor, prepared: Mapping[str, Any]
+    ) -> tuple[Callable[..., Tensor], Tensor]:
+        """`walk` in the order of the map, a function of `gone` and `last_first`; and the number of units `(N,)`."""
+        unit = self.units_of(batch, prepared)
+        ranks, count = self.rank(batch, attributions, unit)
+        ends = batch.logits, prepared.get("absent_logits", batch.baseline_logits)
+        absence = Absence.of(batch, self.baseline)
+        return partial(walk, model, absence, units.spread(ranks, unit), ends=ends, read=self.read), count
+
+    def grid(self, count: Tensor, steps: int) -> Tensor:
+        """How many of `count (N,)` units are taken at each of `steps` equal steps from none to all: `(N, S)`.
+
+        There are at most as many steps as units; and as many as asked for where images have different units, so that
+        a curve is as long in any company.
+        """
+        steps = steps if self.unit.startswith("slic") else min(steps, int(count[0]))
+        return _rounded(torch.linspace(0, 1, steps + 1, dtype=torch.float64), count)
+
+
+def check_steps(steps: int) -> None:
+    """Refuse a curve of no step.
+
+    Raises:
+        UserError: with how many there must be.
+    """
+    if steps < 1:
+        raise UserError(f"curves need steps >= 1, not {steps}")
 
 
 def walk(
@@ -86,28 +123,31 @@ def walk(
         ranks: of the unit of each pixel, `(N, H, W)`.
         gone: `(N, S)` how many units are absent at each step, in any order: the most relevant ones, or the least
             relevant ones with `last_first`.
-        ends: logits `(N, K)` of the whole images and of those where all is absent, so that no pass is made for a column
-            of `gone` that holds 0, or all units, for every image.
+        ends: logits `(N, K)` of the whole images and of those where all is absent.
+
+    No pass is made where none or all are absent, nor where as many are as at the step before.
     """
     batch, count = absence.batch, ranks.flatten(1).amax(1) + 1
-    whole, nothing = (gone == 0).all(0), (gone == count[:, None]).all(0)
-    inner = (~whole & ~nothing).nonzero()[:, 0]
+    whole, nothing = gone == 0, gone == count[:, None]
+    new = torch.ones_like(whole)
+    new[:, 1:] = gone[:, 1:] != gone[:, :-1]
+    images, steps = (new & ~whole & ~nothing).nonzero(as_tuple=True)
     if last_first:
         ranks = count[:, None, None] - 1 - ranks
 
-    def step(start: int, stop: int) -> Tensor:
-        row = torch.arange(start, stop, device=ranks.device)
-        image = row // len(inner)
-        absent = ranks[image] < gone[image, inner[row % len(inner)], None, None]
+    def score(start: int, stop: int) -> Tensor:
+        image = images[start:stop]
+        absent = ranks[image] < gone[image, steps[start:stop], None, None]
         return read(model(absence.without(image, absent)), batch.targets[image])
 
     first, last = (read(logits, batch.targets) for logits in ends)
     curve = torch.where(whole, first[:, None], last[:, None]).double()
     with torch.inference_mode():
-        found = list(passes.chunked(step, len(batch) * len(inner), batch.chunk))
+        found = list(passes.chunked(score, len(images), batch.chunk))
     if found:
-        curve[:, inner] = torch.cat(found).view(len(batch), len(inner)).double()
-    return curve
+        curve[images, steps] = torch.cat(found).double()
+    places = torch.arange(gone.shape[1], device=gone.device)
+    return curve.gather(1, torch.where(new, places, 0).cummax(1).values)
 
 
 @dataclass(frozen=True)
@@ -129,10 +169,10 @@ class Curves(Units):
         super().__post_init__()
         if self.area not in get_args(Area):
             raise UserError(unknown("area ", self.area, get_args(Area)))
-        fractions = [self.steps] if isinstance(self.steps, int) else list(self.steps)
-        if isinstance(self.steps, int) and self.steps < 1:
-            raise UserError(f"curves need steps >= 1, not {self.steps}")
-        if not isinstance(self.steps, int):
+        if isinstance(self.steps, int):
+            check_steps(self.steps)
+        else:
+            fractions = list(self.steps)
             object.__setattr__(self, "steps", tuple(fractions))
             if len(fractions) < 2 or sorted(fractions) != fractions or not 0 <= fractions[0] < fractions[-1] <= 1:
                 raise UserError(f"steps={fractions} are no ascending fractions of the units, from 0 to 1")
@@ -148,24 +188,24 @@ class Curves(Units):
         self, model: nn.Module, batch: Batch, attributions: Tensor, prepared: Mapping[str, Any], *, insert: bool
     ) -> tuple[Tensor, Tensor]:
         """Area `(N,)` and curve `(N, S)` while the most relevant units are deleted, or inserted, first."""
-        unit = self.units_of(batch, prepared)
-        ranks, count = self.rank(batch, attributions, unit)
-        moved = (self._fractions(ranks.shape[1]).to(count.device) * count[:, None]).round().long()
-        ends = batch.logits, prepared.get("absent_logits", batch.baseline_logits)
+        follow, count = self.path(model, batch, attributions, prepared)
+        moved = self._moved(count)
+        if insert and isinstance(self.steps, int):
+            # What is there at a step of insertion is what is left at one of deletion, however halves are rounded.
+            moved = count[:, None] - moved.flip(1)
         # What is not inserted yet is absent, and that is the least relevant.
-        gone = count[:, None] - moved if insert else moved
-        curve = walk(
-            *(model, Absence.of(batch, self.baseline), units.spread(ranks, unit), gone, ends, self.read),
-            last_first=insert,
-        )
+        curve = follow(count[:, None] - moved if insert else moved, last_first=insert)
         return _area(curve, moved.double() / count[:, None], self.area, insert), curve
 
-    def _fractions(self, most: int) -> Tensor:
+    def _moved(self, count: Tensor) -> Tensor:
         if isinstance(self.steps, int):
-            # As many as asked for where images have different units, whatever company they are in.
-            steps = self.steps if self.unit.startswith("slic") else min(self.steps, most)
-            return torch.linspace(0, 1, steps + 1, dtype=torch.float64)
-        return torch.tensor(self.steps, dtype=torch.float64)
+            return self.grid(count, self.steps)
+        return _rounded(torch.tensor(self.steps, dtype=torch.float64), count)
+
+
+def _rounded(fractions: Tensor, count: Tensor) -> Tensor:
+    """`fractions (S,)` of `count (N,)` units, in whole units: `(N, S)`."""
+    return (fractions.to(count.device) * count[:, None]).round().long()
 
 
 def _area(curve: Tensor, fractions: Tensor, how: Area, insert: bool) -> Tensor:
