@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from benchmark import maps, passes, randomness
-from benchmark.errors import UserError
+from benchmark import baselines, maps, passes, randomness
+from benchmark.baselines import Absence
+from benchmark.errors import UserError, unknown
 from benchmark.protocols import Batch, Explain, Measure, Metric, Scores
+from metrics._subsets import changes
+
+Perturbation = Literal["square", "gaussian", "noisy_baseline"]
 
 
 @dataclass(frozen=True)
@@ -25,22 +29,27 @@ class Infidelity(Metric):
     Attributes:
         perturbation: `square` swaps a random square for the baseline; I.phi is then the sum of the map over the
             square, so a map is read as contributions: a map of sensitivities has to be multiplied by x - b first, which
-            is another method. `gaussian` adds I ~ N(0, sigma^2) to the normalised input; the
-            best map is then exactly SmoothGrad(sigma), so this choice favours it by construction.
+            is another method. `gaussian` adds I ~ N(0, sigma^2) to the normalised input; the best map is then exactly
+            SmoothGrad(sigma), so this choice favours it by construction. `noisy_baseline` swaps the whole image for the
+            baseline with that noise, so I = x - b + N(0, sigma^2). These two read a map as sensitivities, and one value
+            a pixel as equal parts for its channels. No pixel is clipped to the valid range, as the authors' code does
+            it, so that E[I I'] and with it the best map are formulas.
         samples: perturbations an image, the same for every method.
         side: of the square, as a fraction of the image's shorter side.
-        sigma: of the Gaussian, in normalised units.
+        sigma: of the noise, in normalised units; the authors' noisy baseline has 0.2.
         output: the score f.
+        baseline: what the square, or the whole image, is swapped for; see `Units`.
         reduce: channel reduction of the map, for `square`.
 
     Source: Yeh et al. 2019, arXiv:1901.09392.
     """
 
-    perturbation: Literal["square", "gaussian"] = "square"
+    perturbation: Perturbation = "square"
     samples: int = 100
     side: float = 0.25
     sigma: float = 0.1
     output: passes.Score = "logit"
+    baseline: baselines.Fill = "shared"
     reduce: maps.Reduce = "sum"
 
     version: ClassVar[str] = "1"
@@ -50,32 +59,31 @@ class Infidelity(Metric):
     )
 
     def __post_init__(self) -> None:
-        if self.perturbation not in ("square", "gaussian"):
-            raise UserError(f"unknown perturbation {self.perturbation!r}: expected square or gaussian")
+        if self.perturbation not in get_args(Perturbation):
+            raise UserError(unknown("perturbation ", self.perturbation, get_args(Perturbation)))
         passes.check_score(self.output)
+        baselines.check_fill(self.baseline)
         maps.check_reduce(self.reduce)
         if self.samples < 1 or not 0 < self.side <= 1 or self.sigma <= 0:
             raise UserError("infidelity needs samples >= 1, 0 < side <= 1 and sigma > 0")
+        if self.perturbation == "noisy_baseline" and self.baseline == "nli":
+            raise UserError(
+                "baseline nli fills in from what is left, and a noisy baseline leaves nothing: choose another"
+            )
 
     def prepare(self, model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
         """Change of the score `(N, samples)`: it does not depend on the map."""
-        keys = batch.keys("infidelity", self.samples)
+        keys, absence = batch.keys("infidelity", self.samples), Absence.of(batch, self.baseline)
 
-        def perturbed(start: int, stop: int) -> Tensor:
-            row = torch.arange(start, stop, device=keys.device)
-            image, key = row // self.samples, keys.flatten()[row]
-            inputs = batch.inputs[image]
+        def perturbed(image: Tensor, draw: Tensor) -> Tensor:
+            key = keys[image, draw]
             if self.perturbation == "square":
                 top, left, side = self._corners(key, batch)
-                inputs = torch.where(_inside(top, left, side, batch).unsqueeze(1), batch.baseline[image], inputs)
-            else:
-                inputs = inputs - self._noise(key, batch)
-            return passes.class_scores(model(inputs), batch.targets[image], self.output)
+                return absence.without(image, _inside(top, left, side, batch))
+            whole = batch.inputs if self.perturbation == "gaussian" else absence.image
+            return whole[image] - self._noise(key, batch)
 
-        with torch.inference_mode():
-            scores = torch.cat(list(passes.chunked(perturbed, keys.numel(), batch.chunk))).view(keys.shape)
-        clean = passes.class_scores(batch.logits, batch.targets, self.output)
-        return {"change": (clean[:, None] - scores).double()}
+        return {"change": changes(model, batch, perturbed, self.samples, self.output)}
 
     def score(
         self, model: nn.Module, batch: Batch, attributions: Tensor, explain: Explain, prepared: Mapping[str, Any]
@@ -114,7 +122,11 @@ class Infidelity(Metric):
         columns = [
             (self._noise(keys[:, draw], batch).double().flatten(1) * flat).sum(1) for draw in range(self.samples)
         ]
-        return torch.stack(columns, 1)
+        products = torch.stack(columns, 1)
+        if self.perturbation == "noisy_baseline":
+            away = (batch.inputs - Absence.of(batch, self.baseline).image).double().flatten(1)
+            products = products + (away * flat).sum(1, keepdim=True)
+        return products
 
     def _corners(self, keys: Tensor, batch: Batch) -> tuple[Tensor, Tensor, int]:
         """Top, left and side in pixels of the square of each key; it lies wholly inside the image."""
