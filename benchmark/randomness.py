@@ -35,22 +35,21 @@ def _stream(keys: Tensor, start: int, stop: int) -> Tensor:
     return x.bitwise_xor_(_shift(x, 31))
 
 
-def _bits(keys: Tensor, start: int, stop: int) -> Tensor:
-    """Whole numbers below 2^24, all that a float32 can tell apart."""
-    return _shift(_stream(keys, start, stop), 40).float()
+def _filled(keys: Tensor, count: int, width: int, make: Callable[[Tensor], tuple[Tensor, ...]]) -> Tensor:
+    """`make` of `count` outputs of the stream of each key, block by block: `keys.shape + (width * count,)`, float32.
 
-
-def _filled(keys: Tensor, count: int, make: Callable[[Tensor, int, int], Tensor]) -> Tensor:
-    """`make(keys, start, stop)` for all of `keys` and 0..`count`, block by block: `keys.shape + (count,)`, float32."""
+    `make` turns outputs `(R, B)` into `width` tensors of that shape; the first of each output come first.
+    """
     flat = keys.reshape(-1)
     wide = count if keys.is_cuda else min(count, _BLOCK)
-    high = len(flat) if keys.is_cuda else max(1, _BLOCK // max(1, count))
-    out = torch.empty(len(flat), count, device=keys.device)
+    high = len(flat) if keys.is_cuda else _BLOCK // max(1, count)
+    out = torch.empty(len(flat), width, count, device=keys.device)
     for top in range(0, len(flat), max(1, high)):
         for left in range(0, count, max(1, wide)):
-            right = min(left + wide, count)
-            out[top : top + high, left:right] = make(flat[top : top + high], left, right)
-    return out.view(*keys.shape, count)
+            rows, columns = slice(top, top + max(1, high)), slice(left, min(left + wide, count))
+            for place, made in enumerate(make(_stream(flat[rows], columns.start, columns.stop))):
+                out[rows, place, columns] = made
+    return out.view(*keys.shape, width * count)
 
 
 def integer(*parts: object) -> int:
@@ -66,16 +65,20 @@ def keys(seed: int, purpose: str, uids: Sequence[str], draws: int = 1) -> Tensor
 
 def uniform(keys: Tensor, *shape: int) -> Tensor:
     """Uniform numbers in [0, 1), float32, of shape `keys.shape + shape`."""
-    return _filled(keys, math.prod(shape), lambda *block: _bits(*block).mul_(2.0**-24)).view(*keys.shape, *shape)
+
+    def make(bits: Tensor) -> tuple[Tensor, ...]:
+        return (_shift(bits, 40).float().mul_(2.0**-24),)
+
+    return _filled(keys, math.prod(shape), 1, make).view(*keys.shape, *shape)
 
 
 def normal(keys: Tensor, *shape: int) -> Tensor:
-    """Standard normal numbers, float32, of shape `keys.shape + shape` (Box & Muller 1958)."""
+    """Standard normal numbers, float32, of shape `keys.shape + shape`: two of each output (Box & Muller 1958)."""
     count = math.prod(shape)
 
-    def make(keys: Tensor, start: int, stop: int) -> Tensor:
-        radius = _bits(keys, start, stop).add_(0.5).mul_(2.0**-24).log_().mul_(-2.0).sqrt_()
-        angle = _bits(keys, count + start, count + stop).mul_(2.0 * math.pi * 2.0**-24)
-        return radius.mul_(angle.cos_())
+    def make(bits: Tensor) -> tuple[Tensor, ...]:
+        radius = _shift(bits, 40).float().add_(0.5).mul_(2.0**-24).log_().mul_(-2.0).sqrt_()
+        angle = (_shift(bits, 16) & (2**24 - 1)).float().mul_(2.0 * math.pi * 2.0**-24)
+        return radius * angle.cos(), radius.mul_(angle.sin_())
 
-    return _filled(keys, count, make).view(*keys.shape, *shape)
+    return _filled(keys, (count + 1) // 2, 2, make)[..., :count].reshape(*keys.shape, *shape)

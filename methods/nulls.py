@@ -16,6 +16,7 @@ from benchmark.protocols import Batch, Method
 class Random(Method):
     """Independent standard normal pixels, `(N, 1, H, W)`."""
 
+    version = "2"
     role = "null"
     class_agnostic = True
     stochastic = True
@@ -139,6 +140,7 @@ class BlurredRandom(Method):
         UserError: `sigma` is not positive.
     """
 
+    version = "2"
     role = "null"
     class_agnostic = True
     stochastic = True

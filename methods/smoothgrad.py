@@ -34,6 +34,7 @@ class SmoothGrad(Method):
         torch.Size([32, 3, 224, 224])
     """
 
+    version = "2"
     stochastic = True
     needs_gradient = True
 
