@@ -22,8 +22,6 @@ from metrics.deletion import Deletion
 from metrics.infidelity import Infidelity
 from metrics.insertion import Insertion
 from metrics.parameter_randomisation import ParameterRandomisation, cascade
-from metrics.pointing_game import PointingGame
-from metrics.relevance_mass import RelevanceMass
 from metrics.srg import SRG
 from metrics.throughput import Throughput
 
@@ -255,40 +253,6 @@ class TestCompleteness:
         assert found["relative"].isnan().all()
 
 
-class TestLocalisation:
-    def test_hand_values(self, batch, network) -> None:
-        """A 3 x 3 map by hand, inside an otherwise empty image."""
-        phi = torch.zeros(8, 1, 16, 16, dtype=torch.float64)
-        phi[:, 0, 4, 5], phi[:, 0, 0, 0], phi[:, 0, 1, 1] = 3.0, 1.0, -7.0
-        assert RelevanceMass().score(network, batch, phi, gradient, {}).values["relevance_mass"].tolist() == [0.75] * 8
-        assert PointingGame().score(network, batch, phi, gradient, {}).values["pointing_game"].tolist() == [1.0] * 8
-        phi[:, 0, 0, 0] = 3.0
-        assert PointingGame().score(network, batch, phi, gradient, {}).values["pointing_game"].tolist() == [0.5] * 8
-
-    def test_tolerance_is_a_distance(self, batch, network) -> None:
-        for row, column, distance in ((2, 7, 2.0), (2, 3, math.hypot(2, 2))):
-            phi = torch.zeros(8, 1, 16, 16, dtype=torch.float64)
-            phi[:, 0, row, column] = 1.0
-            for tolerance in (0, 1, 2, 3):
-                hit = PointingGame(tolerance).score(network, batch, phi, gradient, {}).values["pointing_game"][0]
-                assert bool(hit) == (distance <= tolerance)
-
-    def test_constant_map_scores_the_area(self, batch, network) -> None:
-        area = batch.masks.double().mean((1, 2))
-        ones = torch.ones(8, 1, 16, 16, dtype=torch.float64)
-        for metric in (RelevanceMass(), PointingGame()):
-            name = metric.measures[0].name
-            torch.testing.assert_close(metric.score(network, batch, ones, gradient, {}).values[name], area)
-
-    def test_undefined_is_nan(self, batch, network) -> None:
-        empty = Batch(**{**vars(batch), "masks": torch.zeros_like(batch.masks)})
-        ones = torch.ones(8, 1, 16, 16, dtype=torch.float64)
-        for metric in (PointingGame(), RelevanceMass()):
-            values = metric.score(network, empty, ones, gradient, {}).values
-            assert values[metric.measures[0].name].isnan().all()
-        assert RelevanceMass().score(network, batch, -ones, gradient, {}).values["relevance_mass"].isnan().all()
-
-
 @pytest.mark.parametrize(
     "make",
     [
@@ -300,8 +264,6 @@ class TestLocalisation:
         lambda: Infidelity(samples=0),
         lambda: Infidelity(side=1.5),
         lambda: Completeness("odds"),
-        lambda: PointingGame(tolerance=-1),
-        lambda: RelevanceMass("mean"),
         lambda: ParameterRandomisation(stages=0),
         lambda: Throughput(repeats=0),
     ],
