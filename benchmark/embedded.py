@@ -15,6 +15,8 @@ from benchmark.errors import UserError
 from benchmark.models import Model, digest, freeze
 
 WEIGHTS = Path(__file__).parent / "weights"
+TWIN = "-random_labels"
+"""Ends the name of the file of a twin: the same network after it learned random labels."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Cnn:
 
     learning_rate: ClassVar[float] = 1e-2
     steps: ClassVar[int] = 1000
+    memory_steps: ClassVar[int] = 1000
 
     def network(self, size: tuple[int, int, int], classes: int) -> nn.Module:
         """The network with random weights, for images of `size` (C, H, W)."""
@@ -67,6 +70,7 @@ class Vit:
 
     learning_rate: ClassVar[float] = 4e-3
     steps: ClassVar[int] = 12_000
+    memory_steps: ClassVar[int] = 2000
 
     def network(self, size: tuple[int, int, int], classes: int) -> nn.Module:
         """The network with random weights, for images of `size` (C, H, W)."""
@@ -104,21 +108,18 @@ def embedded(name: str, dataset: str, architecture: Cnn | Vit, layer: str | None
 
     path = WEIGHTS / f"{name}-{dataset}.safetensors"
     if not path.exists():
-        trained = sorted(each.stem.removeprefix(f"{name}-") for each in WEIGHTS.glob(f"{name}-*.safetensors"))
+        files = [each.stem for each in WEIGHTS.glob(f"{name}-*.safetensors") if not each.stem.endswith(TWIN)]
+        trained = sorted(stem.removeprefix(f"{name}-") for stem in files)
         raise UserError(f"{name} has no weights for {dataset}: it is trained for {' and '.join(trained) or 'nothing'}")
     with safe_open(path, "pt") as file:
         facts = json.loads(file.metadata()["assay"])
-        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is no dictionary
     channels, height, width = facts["size"]
     size, classes = (channels, height, width), tuple(facts["classes"])
-    network = architecture.network(size, len(classes))
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        raise UserError(f"{path.name} holds another architecture than models.architecture describes") from error
+    network = _trained(architecture, size, len(classes), path)
+    twin = path.with_stem(path.stem + TWIN)
     return Model(
         name=name,
-        network=freeze(network),
+        network=network,
         size=size,
         mean=tuple(facts["mean"]),
         std=tuple(facts["std"]),
@@ -128,4 +129,17 @@ def embedded(name: str, dataset: str, architecture: Cnn | Vit, layer: str | None
         weights=digest(network),
         transform=Compose([Resize([height, width]), ToTensor()]),
         dataset=dataset,
+        twin=_trained(architecture, size, len(classes), twin) if twin.exists() else None,
     )
+
+
+def _trained(architecture: Cnn | Vit, size: tuple[int, int, int], classes: int, path: Path) -> nn.Module:
+    """The network with the weights in `path`, frozen."""
+    from safetensors.torch import load_file
+
+    network = architecture.network(size, classes)
+    try:
+        network.load_state_dict(load_file(path))
+    except RuntimeError as error:
+        raise UserError(f"{path.name} holds another architecture than models.architecture describes") from error
+    return freeze(network)

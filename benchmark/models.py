@@ -34,6 +34,7 @@ class Model:
         weights: SHA-256 in hex over names, types, shapes and bytes of the weights and buffers.
         transform: the network's own resizing and cropping of a photograph, to `(C, H, W)` in pixel space [0, 1].
         dataset: the only data set that it was trained for, or None where any will do.
+        twin: the same network trained on random labels, frozen likewise, or None where there is none.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Model:
     weights: str
     transform: Callable[[Image.Image], Tensor]
     dataset: str | None = None
+    twin: nn.Module | None = None
 
     def pixels(self, image: Tensor | Image.Image) -> Tensor:
         """An image as the model sees it before normalisation: `(C, H, W)` float in [0, 1].

@@ -155,7 +155,8 @@ class Metric(Protocol):
         version: raised with every change that moves a number.
         kind: what it scores.
         family: the heading it stands under: faithfulness, axioms, randomisation, localisation, cost, ...
-        needs: of `masks` (object masks) and `method_baseline` (a method whose map accounts for f(x) - f(baseline)).
+        needs: of `masks` (object masks), `method_baseline` (a method whose map accounts for f(x) - f(baseline)) and
+            `twin` (the same network trained on random labels, which `score` finds in `prepared` under that name).
         per: `image`, or `cell` for one number a cell (timings).
     """
 

@@ -50,9 +50,10 @@ class GridPointingGame(Metric):
 
     version: ClassVar[str] = "1"
     family: ClassVar[str] = "localisation"
-    measures: ClassVar[tuple[Measure, ...]] = (
-        Measure("grid_pointing_game", higher_is_better=True, range=(0.0, 1.0), null=1 / 4),
-    )
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        return (Measure("grid_pointing_game", higher_is_better=True, range=(0.0, 1.0), null=1 / self.grid**2),)
 
     def __post_init__(self) -> None:
         maps.check_reduce(self.reduce)
@@ -61,7 +62,6 @@ class GridPointingGame(Metric):
                 "the grid pointing game needs grid >= 2 and 0 <= min_confidence <= 1, "
                 f"not {self.grid} and {self.min_confidence}"
             )
-        object.__setattr__(self, "measures", (replace(self.measures[0], null=1 / self.grid**2),))
 
     def prepare(self, model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
         """Which image is where, and what the model makes of the mosaics of the images and of their baselines.

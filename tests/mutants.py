@@ -22,6 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "mutants.md"
 _PACKAGES = ("benchmark", "methods", "metrics")
+_BROKEN = "stopped by"
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ MUTANTS = (
         *("a correlation over images and not within one", "Quantus Sensitivity-n", "metrics/sensitivity_n.py"),
         'return Scores({"sensitivity_n": curve.mean(1)}, {"sensitivity_n": curve})',
         'over = pearson(*(t.flatten(1).T for t in (self.foretold(batch, attributions, prepared), prepared["drop"])))\n'
-        '        return Scores({"sensitivity_n": over.nanmean().expand(len(batch))}, {})',
+        '        return Scores({"sensitivity_n": over.nanmean().expand(len(batch))}, {"sensitivity_n": curve})',
         ("sensitivity_n",),
     ),
     Mutant(
@@ -257,9 +258,9 @@ MUTANTS = (
         ("parameter_randomisation",),
     ),
     Mutant(
-        *("the comparison of a map with itself enters the mean", "Quantus MPRT", "metrics/parameter_randomisation.py"),
-        "return scored(original, found, batch, self.seeds)",
-        "return scored(original, [original.likeness(original), *found], batch, self.seeds)",
+        *("the comparison of a map with itself enters the mean", "Quantus MPRT", "metrics/_similarity.py"),
+        "values = {name: curve.mean(1) for name, curve in curves.items()}",
+        "values = {name: torch.cat([torch.ones_like(curve[:, :1]), curve], 1).mean(1) for name, curve in curves.items()}",
         ("parameter_randomisation",),
     ),
     Mutant(
@@ -389,13 +390,14 @@ def _certified(folder: Path, metrics: tuple[str, ...]) -> tuple[str, ...]:
             lines = [line.removeprefix("FAIL ") for line in stderr.getvalue().splitlines() if line]
             failed = [line for line in lines if not line.endswith("uncertified")]
         except BaseException as error:
-            failed = [f"{type(error).__name__}: {error}"]
+            failed = [f"{_BROKEN} {type(error).__name__}: {error}"]
         finally:
             told.write_text(json.dumps(failed))
             os._exit(0)
     os.waitpid(child, 0)
     failed = json.loads(told.read_text())
     told.unlink()
+    assert not any(line.startswith(_BROKEN) for line in failed), f"a mutant must compute something: {failed}"
     return tuple(failed)
 
 
