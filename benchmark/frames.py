@@ -37,7 +37,7 @@ def labels(cells: Iterable[Cell]) -> dict[tuple[str, str], str]:
     A name, and in brackets the options in which choices of the same name differ (for metrics also the seed, and the
     device of timings), or `@version` where versions differ. Two choices that meet in a table never share a label.
     Models of one name that were each trained for a data set of their own never meet, nor does a method with itself on
-    models that give it different layers, nor timings of different models: they keep the plain name.
+    models that give it different layers, nor timings or twins of different models: they keep the plain name.
     """
     variants: dict[tuple[str, str], dict[str, tuple[dict[str, Any], str]]] = {}
     homes: dict[str, set[str]] = {}
@@ -48,7 +48,8 @@ def labels(cells: Iterable[Cell]) -> dict[tuple[str, str], str]:
             drawn = {"seed": cell.seed, "device": cell.device} if axis == "metric" else {}
             variants.setdefault((axis, choice.name), {})[key] = (drawn | _flat(choice.params), choice.version)
             pair = f"{cell.model.name} {cell.dataset.name}"
-            home = {"model": cell.dataset.name, "method": pair, "metric": pair if cell.device else ""}.get(axis, "")
+            bound = cell.device or "twin" in cell.metric.params
+            home = {"model": cell.dataset.name, "method": pair, "metric": pair if bound else ""}.get(axis, "")
             homes.setdefault(key, set()).add(home)
     found: dict[tuple[str, str], str] = {}
     for (axis, name), same_name in variants.items():

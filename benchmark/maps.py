@@ -51,10 +51,13 @@ def descending_ranks(values: Tensor, keys: Tensor) -> Tensor:
 
 def average_ranks(values: Tensor) -> Tensor:
     """Ascending ranks along the last dimension, tied values sharing the mean of theirs (Spearman's convention)."""
-    ordered = values.sort(-1).values
-    first = torch.searchsorted(ordered, values.contiguous(), right=False)
-    last = torch.searchsorted(ordered, values.contiguous(), right=True)
-    return (first + last - 1).to(torch.float64) / 2
+    ordered, order = values.sort(-1)
+    place = torch.arange(values.shape[-1], device=values.device).expand_as(order)
+    differs = ordered.diff(dim=-1) != 0
+    begins, ends = nn.functional.pad(differs, (1, 0), value=True), nn.functional.pad(differs, (0, 1), value=True)
+    first = place.where(begins, 0).cummax(-1).values
+    last = place.where(ends, values.shape[-1]).flip(-1).cummin(-1).values.flip(-1)
+    return torch.empty_like(first, dtype=torch.float64).scatter_(-1, order, (first + last).double() / 2)
 
 
 def prefix_tokens(model: nn.Module) -> int:

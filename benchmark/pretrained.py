@@ -6,6 +6,8 @@ import hashlib
 import importlib.util
 import pickle
 from collections.abc import Callable, Iterable
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -42,6 +44,7 @@ def timm(
     classes: int | None = None,
     cache_dir: str | None = None,
     layer: str | None = None,
+    twin: str | None = None,
 ) -> Model:
     """A timm model with its published weights, or with those of `checkpoint`.
 
@@ -51,6 +54,7 @@ def timm(
         classes: how many the checkpoint has, where it is not the published number.
         cache_dir: of the Hugging Face hub; None for the usual one.
         layer: for CAM methods; None finds it (see `benchmark.cam_layer`).
+        twin: a checkpoint of the same network that learned random labels, for data randomisation.
 
     Raises:
         UserError: unknown name or layer, no weights within reach, or a checkpoint that does not fit.
@@ -71,7 +75,7 @@ def timm(
         if classes is not None:
             raise UserError("models.classes says how many classes models.checkpoint has: give both or neither")
         network = _published(name, cache_dir)
-    return _from_timm(name, network, layer)
+    return _with_twin(_from_timm(name, network, layer), twin)
 
 
 def torchvision(
@@ -80,6 +84,7 @@ def torchvision(
     classes: int | None = None,
     weights: str = "DEFAULT",
     layer: str | None = None,
+    twin: str | None = None,
 ) -> Model:
     """A torchvision classifier with its published weights, or with those of `checkpoint`.
 
@@ -89,6 +94,7 @@ def torchvision(
         classes: how many the checkpoint has, where it is not the published number.
         weights: which published weights; their preprocessing is used for a checkpoint too.
         layer: for CAM methods; None finds it (see `benchmark.cam_layer`).
+        twin: a checkpoint of the same network that learned random labels, for data randomisation.
 
     Raises:
         UserError: unknown name, weights or layer, no weights within reach, or a checkpoint that does not fit.
@@ -117,7 +123,7 @@ def torchvision(
     identity = published.transforms(mean=(0.0,) * 3, std=(1.0,) * 3)
     names = published.meta["categories"] if classes is None else None
     size = (3, preset.crop_size[0], preset.crop_size[0])
-    return _model(name, network, size, preset.mean, preset.std, names, identity, layer)
+    return _with_twin(_model(name, network, size, preset.mean, preset.std, names, identity, layer), twin)
 
 
 def offline(name: str, layer: str | None = None) -> Model:
@@ -173,6 +179,14 @@ def _model(
     layer = choose(network, size, layer)
     class_names = tuple(names) if names is not None else None
     return Model(name, network, size, tuple(mean), tuple(std), classes, class_names, layer, digest(network), transform)
+
+
+def _with_twin(model: Model, checkpoint: str | None) -> Model:
+    if checkpoint is None:
+        return model
+    twin = deepcopy(model.network)
+    _load(twin, checkpoint)
+    return replace(model, twin=freeze(twin))
 
 
 def _published(name: str, cache_dir: str | None) -> nn.Module:

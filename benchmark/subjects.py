@@ -36,6 +36,7 @@ class Subject:
         timing: the hardware and settings that timings depend on, for their key.
         seed: of every random draw.
         environment: what the scores were computed with, for the records.
+        build: the configs of `model` and `dataset` without places on disk, so that a record can be computed again.
     """
 
     model: Model
@@ -47,6 +48,7 @@ class Subject:
     timing: str
     seed: int
     environment: Mapping[str, Any]
+    build: Mapping[str, Any]
 
 
 def load(config: DictConfig, trusted: Collection[str] = ()) -> Subject:
@@ -64,13 +66,12 @@ def load(config: DictConfig, trusted: Collection[str] = ()) -> Subject:
     model: Model = build(config.models, trusted)
     models.check(model, dataset)
     model.network.to(device)
-    layout = "contiguous"
+    layout = "channels_last" if config.channels_last else "contiguous"
     if config.channels_last:
         model.network.to(memory_format=torch.channels_last)
-        layout = "channels_last"
     height, width = model.size[1:]
     chunk = automatic_chunk(device, height * width) if config.chunk == "auto" else config.chunk
-    settings = f"batch_size {config.batch_size}, chunk {chunk}, {layout}"
+    settings = {"batch_size": config.batch_size, "chunk": chunk, "channels_last": bool(config.channels_last)}
     return Subject(
         model=model,
         dataset=dataset,
@@ -78,9 +79,10 @@ def load(config: DictConfig, trusted: Collection[str] = ()) -> Subject:
         dataset_choice=_dataset_choice(dataset),
         batches=split(_frozen(model, dataset, config.seed, chunk), config.batch_size),
         device=device,
-        timing=f"{device_name(device)}, {settings}",
+        timing=f"{device_name(device)}, batch_size {config.batch_size}, chunk {chunk}, {layout}",
         seed=config.seed,
         environment=_environment(device, settings),
+        build={"model": _placeless(config.models), "dataset": _placeless(config.datasets)},
     )
 
 
@@ -91,7 +93,7 @@ def _model_choice(model: Model, config: DictConfig) -> Choice:
     """
     options = OmegaConf.to_container(config, resolve=True)
     assert isinstance(options, dict)
-    for name in ("name", "checkpoint", "cache_dir", "dataset", "layer", "weights"):
+    for name in ("name", "checkpoint", "cache_dir", "dataset", "layer", "weights", "twin"):
         options.pop(name, None)
     target = str(options.pop("_target_"))
     transform = str(model.transform)
@@ -112,6 +114,14 @@ def _dataset_choice(dataset: Dataset) -> Choice:
     choice = choose(dataset.name, dataset)
     params = {name: value for name, value in choice.params.items() if name not in ("root", "name")}
     return Choice(choice.name, {**params, "fingerprint": dataset.fingerprint}, choice.version)
+
+
+def _placeless(config: DictConfig) -> dict[str, Any]:
+    """`config` with `???` for what says where on this disk something lies: no part of what it is."""
+    options = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(options, dict)
+    options |= {name: "???" for name in ("root", "checkpoint", "twin") if options.get(name) is not None}
+    return {str(name): value for name, value in options.items() if name != "cache_dir"}
 
 
 def _frozen(model: Model, dataset: Dataset, seed: int, chunk: int) -> Batch:
@@ -175,15 +185,16 @@ def _processor() -> str:
     return names[0] if names else platform.machine()
 
 
-def _environment(device: torch.device, settings: str) -> dict[str, Any]:
+def _environment(device: torch.device, settings: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "assay": __version__,
         "commit": _commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "device": device_name(device),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "dtype": "float32",
-        "settings": settings,
+        "settings": {"device": device.type, "threads": torch.get_num_threads(), **settings},
         "host": socket.gethostname(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -193,7 +193,7 @@ MUTANTS = (
     ),
     Mutant(
         *("ranks without gaps where values are tied", "OpenXAI rank correlation", "benchmark/maps.py"),
-        "return (first + last - 1).to(torch.float64) / 2",
+        "return torch.empty_like(first, dtype=torch.float64).scatter_(-1, order, (first + last).double() / 2)",
         "flat = [row.unique(return_inverse=True)[1] for row in values.reshape(-1, values.shape[-1])]\n"
         "    return torch.stack(flat).view(values.shape).to(torch.float64)",
         ("single_deletion", "auroc", "monotonicity_correlation", "random_logit"),

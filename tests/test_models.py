@@ -56,7 +56,7 @@ def test_embedded_weights_are_as_good_as_promised(name: str, dataset: str) -> No
 
 def test_embedded_weights_are_small() -> None:
     files = sorted(embedded.WEIGHTS.glob("*.safetensors"))
-    assert len(files) == 4
+    assert len(files) == 8, "four models and their twins that learned random labels"
     assert sum(file.stat().st_size for file in files) < 2e6
 
 
@@ -238,6 +238,21 @@ def test_a_checkpoint_gives_its_weights(checkpoint: Path, tmp_path: Path) -> Non
         load("timm", name="test_resnet", checkpoint=f"{tmp_path}/weights.safetensors", classes=5).weights
         == model.weights
     )
+
+
+def test_a_twin_is_a_second_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
+    import timm
+
+    path = tmp_path / "twin.pth"
+    torch.save(timm.create_model("test_resnet", num_classes=5).state_dict(), path)
+    alone, paired = (
+        load("timm", name="test_resnet", checkpoint=str(checkpoint), classes=5, **more)
+        for more in ({}, {"twin": str(path)})
+    )
+    assert alone.twin is None
+    assert paired.twin is not None
+    assert paired.weights == alone.weights != digest(paired.twin)
+    assert not any(parameter.requires_grad for parameter in paired.twin.parameters())
 
 
 def test_a_torchvision_checkpoint_gives_its_weights(tmp_path: Path) -> None:
