@@ -181,8 +181,9 @@ def _degraded(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
         "## Degraded explainers",
         "",
-        "The exact contributions of an additive model, mixed with 0, 10, ... 100 % noise. Kendall's τ between the "
-        "order by score and the order by noise is 1 where every step towards noise costs score.",
+        "The exact contributions of an additive model, from the baseline that the metric takes for absent, mixed with "
+        "0, 10, ... 100 % noise. Kendall's τ between the order by score and the order by noise is 1 where every step "
+        "towards noise costs score. The images are noise themselves, in which PIC finds no entropy to gain.",
         "",
         "| metric | τ | exact | 50 % noise | noise |",
         "|:--|--:|--:|--:|--:|",

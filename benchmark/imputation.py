@@ -37,12 +37,11 @@ def impute(
 
 def _filled(inputs: Tensor, missing: Tensor, fallback: Tensor, tolerance: float) -> Tensor:
     """Conjugate gradients, with a multigrid cycle as preconditioner, until each row is solved."""
-    nothing_left = missing.flatten(1).all(1)[:, None, None, None]
-    hole = (missing.unsqueeze(1) & ~nothing_left).to(inputs.dtype)
+    hole = missing.unsqueeze(1).to(inputs.dtype)
     scales = _scales(hole)
     found = inputs * (1 - hole)
     residual = _smeared(found) * hole  # of 0 in the holes
-    limit = (tolerance * inputs.abs().amax((1, 2, 3), keepdim=True)).square()
+    limit = (tolerance * found.abs().amax((1, 2, 3), keepdim=True)).square()
     step = torch.zeros_like(inputs)
     before = torch.ones_like(limit)
     for _ in range(100):
@@ -59,6 +58,7 @@ def _filled(inputs: Tensor, missing: Tensor, fallback: Tensor, tolerance: float)
         found.addcmul_(length, step)
         residual.addcmul_(length, applied, value=-1)
         before = after
+    nothing_left = missing.flatten(1).all(1)[:, None, None, None]
     return torch.where(nothing_left, fallback, found)
 
 

@@ -13,24 +13,39 @@ from scipy import stats
 from torch import Tensor, nn
 
 from benchmark import randomness
+from benchmark.baselines import Absence
 from benchmark.certificate import subjects
 from benchmark.certificate.checks import Check, build, check, outcome
 from benchmark.certificate.subjects import Known, Scored, known, noise
 from benchmark.errors import NotApplicable
-from benchmark.protocols import Batch, Metric, Scores
+from benchmark.protocols import Batch, Explain, Metric, Scores
 
 LEVELS = 11
 """Shares of noise in a degraded explainer: 0, 10, ... 100 %."""
 
 
-def window(count: int, side: int = 16) -> Known:
-    """Additive and moderate: f reads a window, mostly for and a little against, and neither saturates nor vanishes."""
-    weight = torch.zeros(3, side, side, dtype=torch.float64)
+SIDE = 16
+
+
+def _weight() -> Tensor:
+    weight = torch.zeros(3, SIDE, SIDE, dtype=torch.float64)
     weight[:, 5:12, 4:12] = 0.03 * noise(3, 7, 8, seed=21).abs() * (1 + noise(1, 7, 8, seed=22)).sign()
+    return weight
+
+
+def window(count: int) -> Known:
+    """Additive and moderate: f reads a window, mostly for and a little against, and neither saturates nor vanishes."""
+    weight = _weight()
     masks = (weight[0] != 0).expand(count, -1, -1)
     model = Scored(lambda inputs: (inputs * weight).sum((1, 2, 3)) - 0.5)
-    pixels = subjects.images(count, 3, side, side, seed=23)
+    pixels = subjects.images(count, 3, SIDE, SIDE, seed=23)
     return known("window", model, pixels, lambda b: weight * (b.inputs - b.baseline), masks=masks, chunk=512)
+
+
+def contributions(subject: Known, metric: Metric) -> Tensor:
+    """What the pixels of `window` contribute, from the baseline that the metric takes for absent: `(N, 1, H, W)`."""
+    absent = Absence.of(subject.batch, getattr(metric, "baseline", "shared")).image
+    return (_weight() * (subject.batch.inputs - absent)).sum(1, keepdim=True)
 
 
 @dataclass(frozen=True)
@@ -42,9 +57,9 @@ class Row:
     reason: str = ""
 
 
-def explainers(subject: Known) -> Mapping[str, object]:
-    """Explainers that do not look at the model, and two that know the answer; each a function of model and batch."""
-    truth = dict(zip(subject.batch.uids, subject.truth.sum(1, keepdim=True), strict=True))
+def explainers(subject: Known, metric: Metric) -> Mapping[str, Explain]:
+    """Explainers that do not look at the model, and one that knows the answer."""
+    truth = dict(zip(subject.batch.uids, contributions(subject, metric), strict=True))
 
     def oracle(model: nn.Module, batch: Batch) -> Tensor:
         return torch.stack([truth[uid.split("/")[0]] for uid in batch.uids])
@@ -87,14 +102,17 @@ def explainers(subject: Known) -> Mapping[str, object]:
 def gaming(names: list[str]) -> Iterator[tuple[str, list[Row]]]:
     """What every metric gives every explainer that does not look at the model, and the oracle beside them."""
     subject = window(12)
-    for title, explain in explainers(subject).items():
-        yield title, [_row(name, subject, explain) for name in names]
+    metrics = {name: build(name) for name in names}
+    for title in explainers(subject, metrics[names[0]]):
+        yield (
+            title,
+            [_row(name, metric, subject, explainers(subject, metric)[title]) for name, metric in metrics.items()],
+        )
 
 
-def _row(name: str, subject: Known, explain: object) -> Row:
-    metric = build(name)
+def _row(name: str, metric: Metric, subject: Known, explain: Explain) -> Row:
     try:
-        found = outcome(metric, subject.model, subject.batch, explain(subject.model, subject.batch), explain)  # type: ignore[operator, arg-type]
+        found = _scores(metric, subject, explain)
     except NotApplicable as why:
         return Row(name, {measure.name: float("nan") for measure in metric.measures}, str(why))
     return Row(name, {measure: float(values.nanmean()) for measure, values in found.values.items()})
@@ -108,7 +126,7 @@ def nulls(name: str) -> Iterator[Check]:
         return
     subject = window(400)
     try:
-        found = _scores(metric, subject, explainers(subject)["random"])
+        found = _scores(metric, subject, explainers(subject, metric)["random"])
     except NotApplicable:
         return
     for measure in stated:
@@ -130,14 +148,14 @@ def degraded(name: str) -> Iterator[tuple[str, float, list[float]]]:
     if metric.family not in ("faithfulness", "localisation") or not ranked or metric.per != "image":
         return
     subject = window(24)
-    truth = subject.truth.sum(1, keepdim=True)
+    truth = contributions(subject, metric)
     dirt = noise(*truth.shape, seed=24) * truth.flatten(1).std(1).view(-1, 1, 1, 1)
     means: dict[str, list[float]] = {measure.name: [] for measure in ranked}
     for level in range(LEVELS):
         share = level / (LEVELS - 1)
         mixed = (1 - share) * truth + share * dirt
         try:
-            found = _scores(metric, subject, lambda model, batch, mixed=mixed: mixed)
+            found = outcome(metric, subject.model, subject.batch, mixed)
         except NotApplicable:
             return
         for measure in ranked:
@@ -148,6 +166,5 @@ def degraded(name: str) -> Iterator[tuple[str, float, list[float]]]:
         yield measure.name, float(tau.statistic), means[measure.name]
 
 
-def _scores(metric: Metric, subject: Known, explain: object) -> Scores:
-    given = explain(subject.model, subject.batch)  # type: ignore[operator]
-    return outcome(metric, subject.model, subject.batch, given, explain)  # type: ignore[arg-type]
+def _scores(metric: Metric, subject: Known, explain: Explain) -> Scores:
+    return outcome(metric, subject.model, subject.batch, explain(subject.model, subject.batch), explain)
