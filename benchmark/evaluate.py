@@ -6,7 +6,8 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from copy import deepcopy
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from benchmark import passes, records
 from benchmark.attributions import Entry
 from benchmark.cells import Cell, Choice
 from benchmark.errors import NotApplicable, UserError
+from benchmark.models import digest
 from benchmark.plugins import choose
 from benchmark.progress import Progress
 from benchmark.protocols import Batch, Method, Metric, Scores
@@ -48,15 +50,17 @@ class Evaluation:
     method: Method
     progress: Progress
 
-    def cell(self, metric: Choice, timing: bool) -> Cell:
+    def cell(self, choice: Choice, metric: Metric) -> Cell:
         subject = self.subject
-        device = subject.timing if timing else None
-        return Cell(subject.model_choice, subject.dataset_choice, self.choice, metric, subject.seed, device)
+        device = subject.timing if metric.per == "cell" else None
+        if "twin" in metric.needs and subject.model.twin is not None:
+            choice = replace(choice, params={**choice.params, "twin": digest(subject.model.twin)[:16]})
+        return Cell(subject.model_choice, subject.dataset_choice, self.choice, choice, subject.seed, device)
 
     def run(self, metrics: Mapping[str, tuple[Choice, Metric]], debug: bool = False) -> Iterator[Outcome]:
         """Score every metric that has no record yet. Whatever goes wrong costs its own cell alone."""
         for choice, metric in metrics.values():
-            cell = self.cell(choice, metric.per == "cell")
+            cell = self.cell(choice, metric)
             if records.exists(self.root, cell):
                 yield Outcome(cell, "filed")
                 continue
@@ -73,7 +77,7 @@ class Evaluation:
 
     def record(self, choice: Choice, metric: Metric) -> Record:
         """The record of a cell: read where there is one, else computed and filed."""
-        cell = self.cell(choice, metric.per == "cell")
+        cell = self.cell(choice, metric)
         path = records.record_path(self.root, cell)
         if path.exists():
             return records.read(path)
@@ -87,6 +91,11 @@ class Evaluation:
             "forwards": 0,
             "backwards": 0,
             "environment": self.subject.environment,
+            "build": {
+                **self.subject.build,
+                "method": _config(self.method, self.choice),
+                "metric": _config(metric, choice),
+            },
         }
         try:
             self._check(metric)
@@ -152,6 +161,8 @@ class Evaluation:
             raise NotApplicable("the data set has no masks")
         if "method_baseline" in metric.needs and not self.method.has_baseline:
             raise NotApplicable("the method makes no claim to account for f(x) - f(baseline)")
+        if "twin" in metric.needs and self.subject.model.twin is None:
+            raise NotApplicable("the model has no twin trained on random labels")
         if isinstance(self.maps, Exception):
             raise self.maps
 
@@ -179,6 +190,7 @@ class Evaluation:
         rows: list[tuple[Any, ...]] = []
         with passes.unchanged(network):
             prepared = self._prepared(choice, metric)
+            twin = {"twin": self._twin()} if "twin" in metric.needs else {}
             pairs = list(zip(self.subject.batches, self.maps, _split(prepared, self.subject.batches), strict=True))
             for batch, maps, shared in self.progress.track(pairs[:1] if metric.per == "cell" else pairs, choice.name):
                 valid = maps.isfinite().flatten(1).all(1).nonzero()[:, 0].tolist()
@@ -187,9 +199,18 @@ class Evaluation:
                     chosen = batch.select(valid).to(device)
                     given = {name: tensor[valid].to(device) for name, tensor in shared.items()}
                     combined = {name: _scores_of(part, chosen) for name, part in parts.items()}
-                    scores = metric.score(network, chosen, maps[valid].to(device), self.explain, given | combined)
+                    scores = metric.score(
+                        network, chosen, maps[valid].to(device), self.explain, given | combined | twin
+                    )
                 rows += _rows(metric, batch, scores, valid)
         return rows
+
+    def _twin(self) -> nn.Module:
+        """A copy of the network with the weights of its twin, so that it lies and is counted as the network is."""
+        assert self.subject.model.twin is not None
+        copy = deepcopy(self.subject.model.network)
+        copy.load_state_dict(self.subject.model.twin.state_dict())
+        return copy
 
     def _prepared(self, choice: Choice, metric: Metric) -> Mapping[str, Tensor]:
         """What the metric shares between methods, for all images, on the CPU."""
@@ -255,6 +276,11 @@ def _rows(metric: Metric, batch: Batch, scores: Scores | None, valid: Sequence[i
             status = "ok" if math.isfinite(value) else undefined
             rows.append((uid, target, name, value if status == "ok" else math.nan, status, curve))
     return rows
+
+
+def _config(plugin: Method | Metric, choice: Choice) -> dict[str, Any]:
+    """What builds `plugin` again."""
+    return {"_target_": f"{type(plugin).__module__}.{type(plugin).__qualname__}", **choice.params}
 
 
 def describe(error: BaseException) -> str:

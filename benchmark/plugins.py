@@ -38,7 +38,7 @@ def build(config: DictConfig, trusted: Collection[str] = ()) -> Any:
         raise UserError(f"{group}=custom needs the class to use: {group}._target_=my_module.MyClass") from None
     except OmegaConfBaseException:
         raise UserError(f"{config._get_full_key(None) or 'a choice'} names no class: its file needs _target_") from None
-    for named in _targets(OmegaConf.to_container(config, resolve=False)):
+    for named in targets(OmegaConf.to_container(config, resolve=False)):
         _check_target(named, trusted)
     try:
         return hydra.utils.instantiate(config, _convert_="all")
@@ -51,7 +51,7 @@ def build(config: DictConfig, trusted: Collection[str] = ()) -> Any:
         raise UserError(f"cannot build {target}: {_first_line(error)}") from error
 
 
-def _targets(settings: Any) -> Iterator[str]:
+def targets(settings: Any) -> Iterator[str]:
     """Every `_target_` in a config, however deep: instantiation would call each of them."""
     if isinstance(settings, dict):
         if "_target_" in settings:
@@ -59,7 +59,7 @@ def _targets(settings: Any) -> Iterator[str]:
         settings = list(settings.values())
     if isinstance(settings, list):
         for inner in settings:
-            yield from _targets(inner)
+            yield from targets(inner)
 
 
 def _check_target(target: str, trusted: Collection[str]) -> None:

@@ -9,6 +9,7 @@ Resuming a sweep means asking whether the file is there; merging machines means 
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import uuid
@@ -22,7 +23,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmark.cells import Cell
+from benchmark.cells import Cell, digest
 from benchmark.errors import UserError
 
 SCHEMA = pa.schema(
@@ -49,12 +50,16 @@ class Record:
         rows: a row an image and measure, columns of `SCHEMA`; `value` is NaN unless `status` is `ok`.
         facts: `measures` (list of `protocols.Measure` as dictionaries), `family` of the metric, `role` and, under
             `method`, other facts of the method, `reason` where the cell is not applicable, else None, `seconds`,
-            `forwards` and `backwards` (images passed through the model to score it), and `environment`.
+            `forwards` and `backwards` (images passed through the model to score it), `environment`, and `build`: by
+            axis the config that the choice of the cell is built from again, `???` where it needs a place on disk.
+        rows_digest: `digest_rows` of the rows when they were filed; None until then, and in files from before it was
+            kept.
     """
 
     cell: Cell
     rows: pd.DataFrame
     facts: Mapping[str, Any]
+    rows_digest: str | None = None
 
 
 def record_path(root: Path, cell: Cell) -> Path:
@@ -73,7 +78,7 @@ def exists(root: Path, cell: Cell) -> bool:
 def write(root: Path, record: Record) -> Path:
     """File `record` unless its cell has one already, and drop the error that an earlier try left."""
     path = record_path(root, record.cell)
-    metadata = {"format": _FORMAT, "cell": asdict(record.cell), **record.facts}
+    metadata = {"format": _FORMAT, "cell": asdict(record.cell), "rows": digest_rows(record.rows), **record.facts}
     table = pa.Table.from_pandas(record.rows, schema=SCHEMA, preserve_index=False)
     table = table.replace_schema_metadata({_METADATA: json.dumps(metadata, sort_keys=True).encode()})
     if not path.exists():
@@ -92,11 +97,30 @@ def read(path: Path) -> Record:
     try:
         table = pq.read_table(path, partitioning=None, page_checksum_verification=True)
         metadata = json.loads(table.schema.metadata[_METADATA])
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        known = metadata.pop("format", None) == _FORMAT
+        cell = Cell.from_dict(metadata.pop("cell")) if known else None
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is no record of this project, or damaged: {' '.join(str(error).split())}") from error
-    if metadata.pop("format", None) != _FORMAT:
+    if cell is None:
         raise UserError(f"{path} has a format that this version cannot read (expected {_FORMAT})")
-    return Record(Cell.from_dict(metadata.pop("cell")), table.to_pandas(), metadata)
+    if not table.schema.equals(SCHEMA):
+        raise UserError(f"{path} has the columns {', '.join(table.column_names)}, expected {', '.join(SCHEMA.names)}")
+    return Record(cell, table.to_pandas(), metadata, metadata.pop("rows", None))
+
+
+def digest_rows(rows: pd.DataFrame) -> str:
+    """SHA-256 in hex over the rows in their order, every digit of every number counted."""
+
+    def exact(number: float) -> float | str:
+        return float(number) if math.isfinite(number) else str(float(number))  # JSON has no NaN
+
+    columns = (rows[name].tolist() for name in SCHEMA.names)
+    return digest(
+        [
+            [uid, target, measure, exact(value), status, None if curve is None else [exact(point) for point in curve]]
+            for uid, target, measure, value, status, curve in zip(*columns, strict=True)
+        ]
+    )
 
 
 def read_all(root: Path, model: str = "*", dataset: str = "*") -> Iterator[Record]:

@@ -117,11 +117,12 @@ def _dataset_choice(dataset: Dataset) -> Choice:
 
 
 def _placeless(config: DictConfig) -> dict[str, Any]:
-    """`config` with `???` for what says where on this disk something lies: no part of what it is."""
+    """`config` without what says where on this disk something lies, `???` where it cannot do without."""
     options = OmegaConf.to_container(config, resolve=True)
     assert isinstance(options, dict)
-    options |= {name: "???" for name in ("root", "checkpoint", "twin") if options.get(name) is not None}
-    return {str(name): value for name, value in options.items() if name != "cache_dir"}
+    options |= {name: "???" for name in ("root", "checkpoint") if options.get(name) is not None}
+    options |= {"cache_dir": None} if "cache_dir" in options else {}
+    return {str(name): value for name, value in options.items()}
 
 
 def _frozen(model: Model, dataset: Dataset, seed: int, chunk: int) -> Batch:

@@ -3,8 +3,8 @@
     python tests/mutants.py                 the table, as Markdown
     python tests/mutants.py docs/mutants.md     written there
 
-A mutant is a change of our source that makes it compute what somebody's code was seen to compute. It goes into a copy of
-the packages, and `python -m benchmark.certify` runs there on the metrics that could notice.
+A mutant is a change of our source that makes it compute what somebody's code was seen to compute. It goes into a copy
+of the packages, and `python -m benchmark.certify` runs there on the metrics that could notice.
 """
 
 from __future__ import annotations
@@ -239,6 +239,12 @@ MUTANTS = (
         ("road",),
     ),
     Mutant(
+        *("the least relevant 1 - p go instead of p", "the authors' code of ROAD", "metrics/road.py"),
+        "morf, lerf = follow(gone), follow(gone, last_first=True)",
+        "morf, lerf = follow(gone), follow(count[:, None] - gone, last_first=True)",
+        ("road",),
+    ),
+    Mutant(
         *("complexity counts values above epsilon", "Quantus EffectiveComplexity", "metrics/effective_complexity.py"),
         "share = kept.gather(1, enough)[:, 0] / count.double()",
         "share = (maps.reduce_channels(attributions, self.reduce).abs() > self.epsilon).double().mean((1, 2))",
@@ -260,7 +266,8 @@ MUTANTS = (
     Mutant(
         *("the comparison of a map with itself enters the mean", "Quantus MPRT", "metrics/_similarity.py"),
         "values = {name: curve.mean(1) for name, curve in curves.items()}",
-        "values = {name: torch.cat([torch.ones_like(curve[:, :1]), curve], 1).mean(1) for name, curve in curves.items()}",
+        "one = {name: torch.ones_like(curve[:, :1]) for name, curve in curves.items()}\n"
+        "    values = {name: torch.cat([one[name], curve], 1).mean(1) for name, curve in curves.items()}",
         ("parameter_randomisation",),
     ),
     Mutant(
@@ -406,9 +413,9 @@ def page(found: list[Verdict]) -> str:
     lines = [
         "# Defects that the certificate catches",
         "",
-        f"Each of these {len(found)} defects was put into the code, alone, and `python -m benchmark.certify` was run on the "
-        "metrics named. `python tests/mutants.py docs/mutants.md` does it again; the tests do it too. Where a library is "
-        "named, its definition differs in this way from ours; some do so by intention and say so.",
+        f"Each of these {len(found)} defects was put into the code, alone, and `python -m benchmark.certify` run on "
+        "the metrics that could notice. `python tests/mutants.py docs/mutants.md` does it again; the tests do it too. "
+        "Where a library is named, its definition differs in this way from ours; some do so by intention and say so.",
         "",
         "| defect | seen in | checks that fail | for example |",
         "|:--|:--|--:|:--|",

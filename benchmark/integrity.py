@@ -1,0 +1,145 @@
+"""What can be said of records without computing anything again: are they whole, consistent, and what the tables say?"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from benchmark import leaderboard, records
+from benchmark.cells import digest
+from benchmark.errors import UserError
+from benchmark.records import Record
+
+Faults = Iterator[tuple[Path, str]]
+"""Files, and what is wrong with them in one sentence."""
+
+CELL = "-"
+"""The uid of a number that belongs to the whole cell."""
+
+_FACTS = ("measures", "family", "role", "reason", "environment")
+
+
+def of_record(root: Path, path: Path, record: Record) -> Faults:
+    """What is wrong with the record in `path`, looked at alone."""
+    expected = records.record_path(root, record.cell)
+    if path.name != expected.name:
+        yield path, f"its name is not the key of its cell, whose file is {expected.name}"
+    elif path != expected:
+        yield path, f"it stands among the records of another cell, its place is {expected.parent}"
+    if missing := [name for name in _FACTS if name not in record.facts]:
+        yield path, f"it does not state {', '.join(missing)}"
+        return
+    if record.rows_digest is not None and record.rows_digest != records.digest_rows(record.rows):
+        yield path, "its rows are not those that were filed: their digest differs"
+    for sentence in _of_rows(record):
+        yield path, sentence
+
+
+def _of_rows(record: Record) -> Iterator[str]:
+    rows = record.rows
+    if unknown := set(rows["status"]) - set(records.STATUSES):
+        yield f"it has the status {', '.join(sorted(map(str, unknown)))}, known are {', '.join(records.STATUSES)}"
+    wrong = rows[(rows["status"] == "ok") != np.isfinite(rows["value"].astype(float))]
+    if len(wrong):
+        row = wrong.iloc[0]
+        yield f"{row.measure} of {row.uid} is {row.value} and its status {row.status}: only what is ok has a value"
+    stated = [measure["name"] for measure in record.facts["measures"]]
+    if set(rows["measure"]) != set(stated):
+        yield f"it holds {', '.join(sorted(set(rows['measure'])))} and states {', '.join(sorted(stated))}"
+    if rows.duplicated(["uid", "measure"]).any() or len(rows) != rows["uid"].nunique() * rows["measure"].nunique():
+        yield "it has not one row for each image and measure"
+    if rows.groupby("uid")["target"].nunique().max() > 1:
+        yield "it explains two classes of one image"
+    for name, curves in rows["curve"].dropna().groupby(rows["measure"]):
+        if curves.map(len).nunique() > 1:
+            yield f"its curves of {name} have different lengths"
+
+
+def mixed(found: Mapping[Path, Record]) -> Faults:
+    """Records that must not meet in one table: other images, or another version of a method or metric."""
+    pairs: dict[str, dict[Path, Record]] = {}
+    for path, record in found.items():
+        key = digest([asdict(record.cell.model), asdict(record.cell.dataset)])
+        pairs.setdefault(key, {})[path] = record
+    for pair in pairs.values():
+        images = {path: repr(listed) for path, record in pair.items() if (listed := listing(record))}
+        for path, other in _minority(images):
+            yield path, f"it lists other images or classes than {other}, of the same model and data set"
+        for axis in ("method", "metric"):
+            choices = {path: getattr(record.cell, axis) for path, record in pair.items()}
+            for name in dict.fromkeys(choice.name for choice in choices.values()):
+                versions = {path: choice.version for path, choice in choices.items() if choice.name == name}
+                for path, other in _minority(versions):
+                    yield (
+                        path,
+                        (
+                            f"{axis} {name} of version {versions[path]} beside version {versions[other]} in {other}: "
+                            "a table never mixes versions"
+                        ),
+                    )
+
+
+def listing(record: Record) -> list[tuple[str, int]]:
+    """The images of a record in their order, each with its class; empty where its numbers belong to the whole cell."""
+    images = record.rows.drop_duplicates("uid")
+    return [(uid, target) for uid, target in zip(images["uid"], images["target"], strict=True) if uid != CELL]
+
+
+def _minority(values: Mapping[Path, str]) -> Iterator[tuple[Path, Path]]:
+    """The first file of each value that is not the commonest, and the first file of the commonest."""
+    first: dict[str, Path] = {}
+    for path, value in values.items():
+        first.setdefault(value, path)
+    commonest = [value for value, _ in Counter(values.values()).most_common(1)]
+    for value, path in first.items():
+        if value not in commonest:
+            yield path, first[commonest[0]]
+
+
+def of_tables(root: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """The tables under `root` that its records make, and those of them that say something else.
+
+    Raises:
+        UserError: a file that they are made of is damaged.
+    """
+    checked: list[Path] = []
+    faults: list[tuple[Path, str]] = []
+    if not Path(root, "tables").is_dir():
+        return checked, faults
+    with tempfile.TemporaryDirectory() as folder:
+        # All but the tables, so that the tables are written there from the same files.
+        for entry in root.resolve().iterdir():
+            if entry.name != "tables":
+                Path(folder, entry.name).symlink_to(entry)
+        try:
+            written = leaderboard.write_tables(Path(folder))
+        except UserError as error:
+            raise UserError(str(error).replace(folder, str(root))) from error
+        for made in written:
+            filed = root / "tables" / made.name
+            if filed.exists():
+                checked.append(filed)
+                if difference := _first_difference(_lines(filed), _lines(made)):
+                    faults.append((filed, f"{difference}; python -m benchmark.leaderboard {root} writes it again"))
+    return checked, faults
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+
+
+def _first_difference(filed: list[str], made: list[str]) -> str:
+    for number, (line, expected) in enumerate(zip(filed, made, strict=False), 1):
+        if line != expected:
+            return f"line {number} is not what the records give: {line[:200]!r} instead of {expected[:200]!r}"
+    if len(filed) != len(made):
+        return f"it has {len(filed)} lines, the records give {len(made)}"
+    return ""

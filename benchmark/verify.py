@@ -1,0 +1,222 @@
+"""`python -m benchmark.verify RESULTS`: check every record and table of a folder, and compute some rows again."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import sys
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmark import integrity, records
+from benchmark.errors import UserError
+from benchmark.records import Record
+
+if TYPE_CHECKING:
+    from benchmark.recipes import Recipe
+
+_DESCRIPTION = """\
+Check every record under RESULTS (whole, consistent, under its own key, never two versions or two lists of images in one
+table), check that the tables are what the records give, and compute random rows again from the images and weights. The
+caches of RESULTS are not read, and nothing is written there."""
+
+_EPILOG = """\
+A row is one measure of one image. The whole batch that holds it is computed again, on as many threads as before, and
+all its rows are compared. On the processor and torch of the record all digits must be equal. Elsewhere, and on a GPU,
+an area under a curve may be off by 1e-4 of its measure's range, a point of a curve by 1e-2, any other value by 1e-3;
+where the range is open, of the measure's usual size in the record, or of the number itself.
+
+Exit code: 0 if all is well, 1 if a file is refused, 2 if nothing could be checked."""
+
+
+_MALFORMED = (KeyError, TypeError, ValueError, AttributeError)
+
+
+@dataclass
+class Report:
+    """What was found.
+
+    Attributes:
+        refused: files, and why.
+        counts: of records, tables and rows, by what became of them.
+        older: how many records are of an older version, by the sentence that says of which.
+        unable: how many records cannot be computed again, by the reason.
+        differs: in what this place differs from that of the records.
+        notes: a remark beside a count.
+    """
+
+    refused: list[tuple[Path, str]] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    older: Counter[str] = field(default_factory=Counter)
+    unable: Counter[str] = field(default_factory=Counter)
+    differs: Counter[str] = field(default_factory=Counter)
+    notes: dict[str, str] = field(default_factory=dict)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Verify the folder that `arguments` name; the exit code is 0 only if nothing in it is refused."""
+    options = _options(arguments)
+    report = Report()
+    try:
+        found = _checked(options.root, report)
+        _recompute(found, options, report)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for path, sentence in report.refused:
+        print(f"refused: {path}: {sentence}", file=sys.stderr)
+    print(_table(report))
+    return 1 if report.refused else 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmark.verify",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("root", metavar="RESULTS", type=Path, help="the folder of a sweep, with records/ in it")
+    parser.add_argument(
+        "places",
+        metavar="PLACE=VALUE",
+        nargs="*",
+        help="where that lies on this disk which records cannot know: datasets.root=DIR models.checkpoint=FILE",
+    )
+    parser.add_argument("--rows", metavar="K", type=int, default=20, help="rows to compute again (default: 20)")
+    parser.add_argument("--seed", metavar="N", type=int, help="of the draw of rows (default: another one each time)")
+    parser.add_argument(
+        "--trust",
+        metavar="MODULE",
+        action="append",
+        default=[],
+        help="run the code of this module, which is no part of the project, if records name it",
+    )
+    options = parser.parse_intermixed_args(arguments)
+    places = dict(place.partition("=")[::2] for place in options.places)
+    for name in places:
+        if name not in ("datasets.root", "models.checkpoint", "models.cache_dir"):
+            parser.error(f"{name} is no place: expected datasets.root=DIR or models.checkpoint=FILE")
+    if options.rows < 0:
+        parser.error("--rows must be 0 or more")
+    options.places = places
+    options.seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
+    return options
+
+
+def _checked(root: Path, report: Report) -> dict[Path, Record]:
+    """Every record under `root` that has no fault of its own; the faults go to `report`."""
+    paths = sorted(Path(root, "records").rglob("*.parquet"))
+    if not paths:
+        raise UserError(f"{root} holds no records: expected the folder of a sweep, made by python -m benchmark")
+    read: dict[Path, Record] = {}
+    faults: list[tuple[Path, str]] = []
+    for path in paths:
+        try:
+            record = records.read(path)
+            faults += integrity.of_record(root, path, record)
+            # Curves are most of a record, and are looked at once.
+            read[path] = replace(record, rows=record.rows.drop(columns="curve"))
+            report.counts["no digest"] += record.rows_digest is None
+        except UserError as error:
+            faults.append((path, str(error).removeprefix(f"{path} ")))
+        except _MALFORMED as error:
+            faults.append((path, _malformed(error)))
+    faulty = {path for path, _ in faults}
+    sound = {path: record for path, record in read.items() if path not in faulty}
+    report.refused += [*faults, *integrity.mixed(sound)]
+    report.counts["records"] = len(paths)
+    if len(read) == len(paths):
+        _check_tables(root, report)
+    else:
+        report.notes["tables"] = "not compared: not every record can be read"
+    return sound
+
+
+def _malformed(error: Exception) -> str:
+    return f"its facts are not those of a record ({type(error).__name__}: {error})"
+
+
+def _check_tables(root: Path, report: Report) -> None:
+    try:
+        checked, faults = integrity.of_tables(root)
+    except Exception as error:
+        checked, faults = [], [(root / "tables", f"they cannot be made of the records: {error}")]
+    report.refused += faults
+    report.counts["tables"] = len(checked)
+    report.notes["tables"] = ", ".join(path.name for path in checked) or "none"
+
+
+def _recompute(found: Mapping[Path, Record], options: argparse.Namespace, report: Report) -> None:
+    # Before torch is imported, as in a sweep: threads that spin beside a busy core, and cuBLAS without order.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    from benchmark.recipes import Older, Refused, Unable, recipe
+    from benchmark.recompute import recompute
+
+    recipes: list[Recipe] = []
+    for path, record in found.items():
+        try:
+            recipes.append(recipe(path, record, options.places, options.trust))
+        except Older as reason:
+            report.older[str(reason)] += 1
+        except Unable as reason:
+            report.unable[str(reason)] += 1
+        except Refused as reason:
+            report.refused.append((path, str(reason)))
+        except _MALFORMED as error:
+            report.refused.append((path, _malformed(error)))
+    drawn = _draw(recipes, options.rows, options.seed)
+    report.notes["rows"] = f"{len(drawn)} drawn with seed {options.seed}, the others from the same batches"
+    for verdict in recompute(drawn, options.trust):
+        report.counts.update(exact=verdict.exact, within=verdict.within, failed=verdict.failed)
+        report.differs.update([verdict.differs] if verdict.within else [])
+        report.unable.update([verdict.unable] if verdict.unable else [])
+        if verdict.fault:
+            report.refused.append((verdict.path, verdict.fault))
+
+
+def _draw(recipes: Sequence[Recipe], count: int, seed: int) -> list[tuple[Recipe, str]]:
+    """`count` rows of all, each as likely as any other: the record, whole this time, and the uid of the image."""
+    ends = list(accumulate(len(one.record.rows) for one in recipes))
+    total = ends[-1] if ends else 0
+    images: dict[int, list[str]] = {}
+    for row in sorted(random.Random(seed).sample(range(total), min(count, total))):
+        index = bisect_right(ends, row)
+        uids = recipes[index].record.rows["uid"]
+        images.setdefault(index, []).append(uids.iloc[row - ends[index]])
+    whole = {index: replace(recipes[index], record=records.read(recipes[index].path)) for index in images}
+    return [(whole[index], uid) for index, uids in images.items() for uid in uids]
+
+
+def _table(report: Report) -> str:
+    counts = report.counts
+    refused = len({path for path, _ in report.refused if path.suffix == ".parquet"})
+    before = "from before rows had a digest: an edited value shows only where it is computed again"
+    lines: list[tuple[str, int, str]] = [
+        ("records checked", counts["records"], ""),
+        ("  refused", refused, ""),
+        ("  without a digest", counts["no digest"], before if counts["no digest"] else ""),
+        *_reasons("  older", report.older),
+        *_reasons("  not recomputable", report.unable),
+        ("tables checked", counts["tables"], report.notes["tables"]),
+        ("rows recomputed", counts["exact"] + counts["within"] + counts["failed"], report.notes["rows"]),
+        ("  exact", counts["exact"], ""),
+        ("  within the band", counts["within"], " | ".join(report.differs)),
+        ("  failed", counts["failed"], ""),
+    ]
+    return "\n".join(f"{name:<20} {count:>7}  {note}".rstrip() for name, count, note in lines)
+
+
+def _reasons(title: str, reasons: Counter[str]) -> list[tuple[str, int, str]]:
+    return [(title, count, reason) for reason, count in reasons.most_common()] or [(title, 0, "")]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
