@@ -212,7 +212,7 @@ def test_a_folder_says_what_is_wrong(tmp_path: Path) -> None:
     ("options", "sentence"),
     [
         ({"explain": "truth"}, "datasets.explain=truth is unknown: expected one of predicted, label"),
-        ({"baseline": "pink"}, "datasets.baseline=pink is unknown: expected one of black, white, grey, mean"),
+        ({"baseline": "pink"}, "datasets.baseline=pink is unknown: expected one of zero, black, white, grey, mean"),
         ({"n": 0}, "datasets.n=0 leaves no image"),
         ({"seed": -1}, "datasets.seed=-1 is negative"),
         ({"split": "exam"}, "datasets.split=exam is unknown: expected one of train"),

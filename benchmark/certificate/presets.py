@@ -129,6 +129,19 @@ def constant(metric: str) -> Iterator[Check]:
     yield check(metric, subject.name, "a flat curve: its level, whatever the points", found, expected)
 
 
+def company(metric: str) -> Iterator[Check]:
+    """The same alone, beside a map a thousand times as large, and where all pixels are tied."""
+    subject, measure = _additive(), metric.split("_")[0]
+    maps = noise(*subject.truth.shape, seed=46)
+    together = scores(build(metric), subject, maps)[measure]
+    loud = scores(build(metric), subject, torch.cat([1000 * maps[:1], maps[1:]]))[measure]
+    yield check(metric, subject.name, "a neighbour's scale is no matter", loud, together)
+    for what, given in (("alone as in a batch", maps), ("alone as in a batch, all ties", torch.ones_like(maps))):
+        apart = [replace(subject, batch=subject.batch.select([image])) for image in range(2)]
+        parts = [scores(build(metric), one, given[[image]])[measure] for image, one in enumerate(apart)]
+        yield check(metric, subject.name, what, torch.cat(parts), scores(build(metric), subject, given)[measure])
+
+
 def blucher(metric: str) -> Iterator[Check]:
     """On 100 units of equal size: 15 fractions in equal ratios from 0.2 % to 100 %, after the whole image."""
     fractions = [0.0, *(0.002 * 500 ** (k / 14) for k in range(15))]
@@ -149,6 +162,6 @@ def blucher(metric: str) -> Iterator[Check]:
 
 
 CHECKS: Mapping[str, tuple[Certify, ...]] = {
-    **dict.fromkeys(DEFINITIONS, (additive, constant)),
-    "srg_blucher": (blucher,),
+    **dict.fromkeys(DEFINITIONS, (additive, constant, company)),
+    "srg_blucher": (blucher, company),
 }
