@@ -131,7 +131,8 @@ def page(found: Mapping[str, Any]) -> str:
 
 
 def _matrix(metrics: Mapping[str, Any]) -> list[str]:
-    subjects = list(dict.fromkeys(check["subject"] for entry in metrics.values() for check in entry["checks"]))
+    tried = [{check["subject"] for check in entry["checks"]} for entry in metrics.values()]
+    subjects = sorted(set().union(*tried), key=lambda subject: (-sum(subject in each for each in tried), subject))
     total = sum(len(entry["checks"]) for entry in metrics.values())
     passed = sum(check["passed"] for entry in metrics.values() for check in entry["checks"])
     lines = [

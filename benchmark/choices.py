@@ -33,6 +33,8 @@ def help_page() -> str:
         "  python -m benchmark +sweeps=photos                     a sweep of conf/sweeps",
         "  python -m benchmark methods=custom methods._target_=my_module.MyMethod",
         "  python -m benchmark.leaderboard [DIR]                  the tables again, nothing recomputed",
+        "  python -m benchmark.certify [METRIC...]                try metrics where the right answer is a formula",
+        "  python -m benchmark.verify DIR [--rows K]              check records and tables, compute K rows again",
         "",
         "Options of a choice are set as group.option=value, or swept as group.option=a,b.",
         "Commas sweep, brackets list. Each file below shows its options: conf/<group>/<choice>.yaml",

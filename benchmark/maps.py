@@ -43,8 +43,14 @@ def descending_ranks(values: Tensor, keys: Tensor) -> Tensor:
 
     `keys (N,)` come from `Batch.keys`, so a tie is broken the same way in every batch, and never by raster order.
     """
-    shuffle = randomness.uniform(keys, values.shape[1]).sort(dim=1, stable=True).indices
-    order = shuffle.gather(1, values.gather(1, shuffle).sort(dim=1, descending=True, stable=True).indices)
+    hashed = randomness.uniform(keys, values.shape[1])
+    if values.dtype == torch.float64:
+        shuffle = hashed.sort(dim=1, stable=True).indices
+        order = shuffle.gather(1, values.gather(1, shuffle).sort(dim=1, descending=True, stable=True).indices)
+    else:  # value and hash in one whole number, so that one sort is enough: the bits of a float32 order as it does
+        bits = (values.float() + 0.0).view(torch.int32)  # + 0 because -0 and 0 are equal
+        rising = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).long()
+        order = ((-rising << 24) + (hashed * 2**24).long()).sort(dim=1, stable=True).indices
     places = torch.arange(values.shape[1], device=values.device).expand_as(order)
     return torch.empty_like(order).scatter_(1, order, places)
 

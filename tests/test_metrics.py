@@ -12,7 +12,7 @@ from scipy import stats
 from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 
-from benchmark import maps, passes
+from benchmark import maps, passes, randomness
 from benchmark.batches import freeze
 from benchmark.errors import UserError
 from benchmark.protocols import Batch
@@ -370,3 +370,30 @@ class TestThroughput:
             network, batch, torch.empty(0), explain, {}
         )
         assert float(found.values["peak_memory"]) == pytest.approx(8.0, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        torch.randn(3, 5000, generator=torch.Generator().manual_seed(0)),
+        torch.randn(3, 5000, generator=torch.Generator().manual_seed(1)).round(),
+        torch.randn(3, 500, generator=torch.Generator().manual_seed(2)) * 1e30,
+        torch.zeros(3, 400),
+        torch.tensor([[0.0, -0.0, 1.0, -1.0, -math.inf, 0.0, 1e-40, -1e-40]]).expand(3, -1),
+    ],
+)
+def test_ranks_are_the_same_in_both_precisions(values: Tensor) -> None:
+    """float32 maps are ranked by their bits, in one sort, where float64 needs two."""
+    keys = randomness.keys(0, "ties", list("abc"))[:, 0]
+    found = maps.descending_ranks(values, keys)
+    assert torch.equal(found, maps.descending_ranks(values.double(), keys))
+    assert torch.equal(found.sort(1).values, torch.arange(values.shape[1]).expand_as(found))
+    ordered = torch.empty_like(values).scatter_(1, found, values)
+    assert (ordered[:, 1:] <= ordered[:, :-1]).all()
+    assert len(values.unique()) > 100 or not torch.equal(found[0], found[1]), "ties fall otherwise in another image"
+
+
+def test_average_ranks_are_those_of_scipy() -> None:
+    values = torch.randint(0, 6, (4, 30), generator=torch.Generator().manual_seed(0)).double()
+    for row, ranks in zip(values, maps.average_ranks(values), strict=True):
+        np.testing.assert_array_equal(ranks.numpy() + 1, stats.rankdata(row.numpy()))

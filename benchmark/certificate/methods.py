@@ -5,8 +5,9 @@ dummy                      phi = 0 on pixels that f does not read
 symmetry                   a mirrored image under a mirrored f has a mirrored map
 linearity                  phi(f + g) = phi(f) + phi(g)
 implementation invariance  two networks that compute one function have one map
+input-shift invariance     f'(x + m) = f(x) has the map of f, the baseline being shifted too
 
-Sources: Sundararajan, Taly & Yan 2017, arXiv:1703.01365; Shapley 1953.
+Sources: Sundararajan, Taly & Yan 2017, arXiv:1703.01365; Shapley 1953; Kindermans et al. 2017, arXiv:1711.00867.
 """
 
 from __future__ import annotations
@@ -25,14 +26,15 @@ from benchmark.choices import CONF, choices
 from benchmark.protocols import Batch, Method
 
 SIDE = 12
+_INVARIANCES = ("implementation invariance", "input-shift invariance")
 HOLDS = {
-    "saliency": {"dummy", "symmetry", "implementation invariance"},
+    "saliency": {"dummy", "symmetry", *_INVARIANCES},
     "input_x_gradient": {"dummy", "symmetry", "linearity", "implementation invariance"},
-    "integrated_gradients": {"completeness", "dummy", "symmetry", "linearity", "implementation invariance"},
-    "smoothgrad": {"dummy", "implementation invariance"},
-    "grad_cam": {"symmetry", "implementation invariance"},
-    "occlusion": {"linearity", "implementation invariance"},
-    "rise": {"implementation invariance"},
+    "integrated_gradients": {"completeness", "dummy", "symmetry", "linearity", *_INVARIANCES},
+    "smoothgrad": {"dummy", "linearity", *_INVARIANCES},
+    "grad_cam": {"symmetry", *_INVARIANCES},
+    "occlusion": {"linearity", *_INVARIANCES},
+    "rise": {*_INVARIANCES},
 }
 """What theory promises. A method that is not listed, or an axiom that it does not promise, is measured alone."""
 TOLERANCE = {"completeness": 0.02}
@@ -62,15 +64,16 @@ class Axiom:
 class _Net(nn.Module):
     """f = sum over places and channels of head * ReLU(features(x)); the second logit is 0."""
 
-    def __init__(self, weight: Tensor, bias: Tensor, head: Tensor) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor, head: Tensor, shift: float = 0.0) -> None:
         super().__init__()
+        self.shift = shift
         self.features = nn.Conv2d(3, len(weight), 3, padding=1)
         self.features.weight = nn.Parameter(weight)
         self.features.bias = nn.Parameter(bias)
         self.head = nn.Parameter(head)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        found = (self.features(inputs).relu() * self.head).sum((1, 2, 3))
+        found = (self.features(inputs - self.shift).relu() * self.head).sum((1, 2, 3))
         return torch.stack([found, torch.zeros_like(found)], 1)
 
 
@@ -82,10 +85,11 @@ def _head(seed: int) -> Tensor:
     return noise(6, SIDE, SIDE, seed=seed) / SIDE
 
 
-def _frozen(model: nn.Module, pixels: Tensor) -> Batch:
-    labels = torch.zeros(len(pixels), dtype=torch.long)
-    uids = [f"image-{i}" for i in range(len(pixels))]
-    return freeze(model.eval().requires_grad_(False), pixels, uids, labels=labels, explain="label", baseline="black")
+def _frozen(model: nn.Module, pixels: Tensor, shift: float = 0.0) -> Batch:
+    """Images that the model sees brighter by `shift`, their baseline too."""
+    labels, uids = torch.zeros(len(pixels), dtype=torch.long), [f"image-{i}" for i in range(len(pixels))]
+    model.eval().requires_grad_(False)
+    return freeze(model, pixels, uids, mean=(-shift,), labels=labels, explain="label", baseline="black")
 
 
 def methods() -> list[str]:
@@ -104,8 +108,8 @@ def axioms(name: str) -> Iterator[Axiom]:
     """Every axiom tried on the method `name`."""
     method, pixels = _build(name), images(3, 3, SIDE, SIDE, seed=30)
 
-    def explained(model: nn.Module, of: Tensor = pixels) -> Tensor:
-        batch = _frozen(model, of)
+    def explained(model: nn.Module, of: Tensor = pixels, shift: float = 0.0) -> Tensor:
+        batch = _frozen(model, of, shift)
         maps = method.attribute(model, batch).double()
         return maps if maps.shape[1] == 3 else maps.expand(-1, 3, -1, -1) / 3
 
@@ -139,6 +143,9 @@ def axioms(name: str) -> Iterator[Axiom]:
     weight, bias = (torch.cat([part, part]) for part in (net.features.weight, net.features.bias))  # type: ignore[list-item]
     twin = _Net(scale.view(-1, 1, 1, 1) * weight, scale * bias, torch.cat([net.head / 2, net.head / 4]))
     yield Axiom(name, "implementation invariance", _relative(explained(twin) - maps, maps))
+
+    shifted = _Net(net.features.weight, net.features.bias, net.head, shift=0.5)  # type: ignore[arg-type]
+    yield Axiom(name, "input-shift invariance", _relative(explained(shifted, shift=0.5) - maps, maps))
 
 
 def _relative(violation: Tensor, maps: Tensor) -> float:

@@ -63,6 +63,11 @@ def _by_ceil(steps: int) -> Callable[[int], Sequence[int]]:
     return lambda d: [*range(0, d, math.ceil(d / steps)), d]
 
 
+def _tenths(d: int) -> Sequence[int]:
+    """Ten points, the last of which jumps from 80 % to 100 %."""
+    return [*(round(k * d / 10) for k in range(9)), d]
+
+
 DEFINITIONS = {
     "deletion_rise": Definition("prob", "zero", _every(224), _rise),
     "insertion_rise": Definition("prob", "blur", _every(224), _rise),
@@ -74,6 +79,8 @@ DEFINITIONS = {
     "insertion_attribench": Definition("logit", "zero", _every(99), _mean),
     "deletion_idsds": Definition("prob", "zero", _every(32), _without_end),
     "insertion_idsds": Definition("prob", "zero", _every(32), _without_end),
+    "deletion_pnpxai": Definition("prob", "zero", _tenths, _mean),
+    "insertion_pnpxai": Definition("prob", "zero", _tenths, _mean),
     "deletion_quantus": Definition("prob", "zero", _every(100), _unscaled),
 }
 
