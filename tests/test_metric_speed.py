@@ -66,7 +66,12 @@ NO_LIMIT = {
     "pic": "compresses each image of a curve to measure its entropy",
     "irof": "cuts each image into superpixels, once for all methods",
     "average_drop": "a single pass an image",
-    "random_logit": "a single pass an image",
+    "random_logit": "a single pass an image, and six similarities of two maps",
+    "parameter_randomisation": "a pass a stage, and six similarities of two maps",
+    "smooth_parameter_randomisation": "as parameter randomisation",
+    "efficient_parameter_randomisation": "a single pass an image, and a histogram",
+    "infidelity_gaussian": "draws a normal number for every value of every perturbation, for the passes and the map",
+    "infidelity_noisy_baseline": "as with Gaussian noise",
     "input_invariance": "a single pass an image",
 }
 """Not bound by passes; shown and not held to the limit."""
@@ -208,10 +213,11 @@ def peers(model: nn.Module, images: Batch, maps: Tensor) -> dict[str, Callable[[
 
     def sensitivity() -> object:
         def saliency(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            chosen = inputs[0].clone().requires_grad_()
-            targets = images.targets.repeat_interleave(len(chosen) // 4)
-            score = model(chosen).gather(1, targets[:, None]).sum()
-            return (torch.autograd.grad(score, chosen)[0].abs(),)
+            targets = images.targets.repeat_interleave(len(inputs[0]) // 4)
+            with torch.enable_grad():
+                chosen = inputs[0].clone().requires_grad_()
+                score = model(chosen).gather(1, targets[:, None]).sum()
+                return (torch.autograd.grad(score, chosen)[0].abs(),)
 
         return captum.metrics.sensitivity_max(
             saliency, images.inputs, n_perturb_samples=8, max_examples_per_batch=CHUNK
