@@ -17,8 +17,9 @@ Baseline = Literal["zero", "black", "white", "grey", "mean", "blur", "uniform", 
 """An image without information.
 
 zero: 0 in the model's normalised space, so the mean colour of what it was trained on. black, white, grey: 0, 1 and 1/2
-in pixel space. mean: each image's own mean colour. blur: the image under a Gaussian of 11 pixels and sigma 5, its
-borders mirrored. uniform: independent uniform pixels. sample: another image of the data set.
+in pixel space. mean: each image's own mean colour. blur: the image under RISE's window of 11 x 11 pixels, a Gaussian of
+sigma 5 whose tails are folded back into the window, with the model's mean colour beyond the borders. uniform:
+independent uniform pixels. sample: another image of the data set.
 """
 
 Fill = Literal["shared", "zero", "black", "white", "grey", "mean", "blur", "uniform", "sample", "nli"]
@@ -100,14 +101,16 @@ class Absence:
 
 
 def _blurred(inputs: Tensor, size: int = 11, sigma: float = 5.0) -> Tensor:
-    offset = torch.arange(size, dtype=inputs.dtype, device=inputs.device) - size // 2
-    line = torch.exp(-offset.square() / (2 * sigma**2))
-    line = line / line.sum()
+    reach = 4 * round(sigma)
+    offset = torch.arange(-reach, reach + 1, device=inputs.device)
+    place = (offset + size // 2) % (2 * size)
+    folded = torch.where(place < size, place, 2 * size - 1 - place)
+    tail = torch.exp(-offset.to(inputs.dtype).square() / (2 * sigma**2))
+    line = torch.zeros(size, dtype=inputs.dtype, device=inputs.device).index_add_(0, folded, tail / tail.sum())
     channels, margin = inputs.shape[1], size // 2
-    mode = "reflect" if min(inputs.shape[2:]) > margin else "replicate"
-    padded = nn.functional.pad(inputs, (margin,) * 4, mode=mode)
-    rows = nn.functional.conv2d(padded, line.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
-    return nn.functional.conv2d(rows, line.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
+    down, across = line.view(1, 1, -1, 1), line.view(1, 1, 1, -1)
+    rows = nn.functional.conv2d(inputs, down.expand(channels, 1, -1, 1), padding=(margin, 0), groups=channels)
+    return nn.functional.conv2d(rows, across.expand(channels, 1, 1, -1), padding=(0, margin), groups=channels)
 
 
 def _samples(batch: Batch) -> Tensor:

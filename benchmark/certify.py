@@ -28,6 +28,12 @@ again, in less than two minutes and without a download; its exit code is 1 if an
 here, or failed, or has another version, is shown as `uncertified` and ranks nothing."""
 
 
+LEAST_TAU = 0.8
+"""Of the order by score and the order by noise, for every measure of faithfulness and localisation that ranks."""
+UNORDERED = frozenset({"pic.sic", "pic.aic"})
+"""Images of noise, in which a picture's entropy says nothing."""
+
+
 @dataclass(frozen=True)
 class Proof:
     """What a metric was found to do.
@@ -241,13 +247,15 @@ def _everything(names: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _own(modules: Sequence[str]) -> dict[str, tuple[Certify, ...]]:
+def own(modules: Sequence[str]) -> dict[str, tuple[Certify, ...]]:
     """The `CHECKS` of modules of the user's."""
     sys.path.insert(0, os.getcwd())
     found: dict[str, tuple[Certify, ...]] = {}
     for name in modules:
         try:
             found |= importlib.import_module(name).CHECKS
+            if ours := [metric for metric in found if "." not in metric]:
+                raise UserError(f"{name} has checks of {ours[0]}, which is no class of yours: expected module.Class")
         except (ImportError, AttributeError) as error:
             raise UserError(
                 f"{name} is no module with checks, CHECKS = {{'module.Class': (function, ...)}}: {error}"
@@ -291,8 +299,8 @@ def _certify(options: argparse.Namespace, existing: Sequence[str]) -> int:
 
     torch.set_num_threads(1)  # the models are too small to share
     if options.checks:
-        own = _own(options.checks)
-        found = document(prove(list(own), own), [])
+        checks = own(options.checks)
+        found = document(prove(list(checks), checks), [])
         _write(options.results, f"certificate-{'-'.join(options.checks)}", found)
     elif options.metrics:
         found = document(prove(options.metrics), [])
@@ -324,6 +332,9 @@ def _report(found: Mapping[str, Any]) -> int:
     for method, row in found["methods"].items():
         broken = [f"{axiom} is violated by {each['violation']}" for axiom, each in row.items() if not each["passed"]]
         failures += [f"method {method}: {text}" for text in broken]
+    for row in found.get("degraded", ()):
+        if row["metric"] not in UNORDERED and not (isinstance(row["tau"], float) and row["tau"] >= LEAST_TAU):
+            failures.append(f"{row['metric']}: degraded explainers have tau {row['tau']}, expected {LEAST_TAU} or more")
     for failure in failures:
         print(f"FAIL {failure}", file=sys.stderr)
     metrics = found["metrics"].values()

@@ -219,8 +219,11 @@ class Evaluation:
 
         def prepare() -> Mapping[str, Tensor]:
             batches = self.progress.track(self.subject.batches, f"prepare {choice.name}")
-            found = [metric.prepare(self.subject.model.network, batch.to(self.subject.device)) for batch in batches]
-            return {name: torch.cat([part[name].cpu() for part in found]) for name in found[0]}
+            found = []
+            for batch in batches:  # off the device at once: all of them together may not fit there
+                part = metric.prepare(self.subject.model.network, batch.to(self.subject.device))
+                found.append({name: tensor.cpu() for name, tensor in part.items()})
+            return {name: torch.cat([part[name] for part in found]) for name in found[0]}
 
         return self._entry(choice).get(prepare)
 

@@ -6,10 +6,11 @@ import hashlib
 import inspect
 import json
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import hydra.utils
 from hydra.errors import InstantiationException
@@ -17,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from benchmark.cells import Choice
+from benchmark.choices import CONF
 from benchmark.errors import UserError
 
 OURS = frozenset({"benchmark", "methods", "metrics"})
@@ -40,6 +42,7 @@ def build(config: DictConfig, trusted: Collection[str] = ()) -> Any:
         raise UserError(f"{config._get_full_key(None) or 'a choice'} names no class: its file needs _target_") from None
     for named in targets(OmegaConf.to_container(config, resolve=False)):
         _check_target(named, trusted)
+    _check_types(config)
     try:
         return hydra.utils.instantiate(config, _convert_="all")
     except InstantiationException as error:
@@ -79,6 +82,52 @@ def _check_target(target: str, trusted: Collection[str]) -> None:
         raise UserError(f"_target_ {target} is reached through this project and is not part of it")
 
 
+def _check_types(config: DictConfig) -> None:
+    """Refuse an option of a method or metric of ours whose type is not the one that its class states."""
+    try:
+        found = hydra.utils.get_object(str(config._target_))
+        options = OmegaConf.to_container(config, resolve=True)
+    except Exception:
+        return  # what is wrong is said where it is built
+    if not is_dataclass(found) or not isinstance(options, dict):
+        return
+    types = get_type_hints(found)
+    for field in fields(found):
+        value = options.get(field.name, None)
+        if field.name in options and not _is(value, types[field.name]):
+            name = f"{config._get_full_key(None) or str(config._target_).split('.')[-1]}.{field.name}"
+            raise UserError(f"{name}={json.dumps(value)} is no {_said(types[field.name])}")
+
+
+def _is(value: Any, wanted: Any) -> bool:
+    """Whether `value` is of the type `wanted`, as far as options have types."""
+    origin, inner = get_origin(wanted), get_args(wanted)
+    if origin is Literal:
+        return value in inner or isinstance(value, str)  # the class says which names there are
+    if origin in (Union, UnionType):
+        return any(_is(value, each) for each in inner)
+    if origin is not None and issubclass(origin, Sequence):
+        return isinstance(value, list) and all(_is(each, inner[0]) for each in value)
+    if wanted is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if wanted is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, wanted) if wanted in (bool, str, type(None)) else True
+
+
+def _said(wanted: Any) -> str:
+    """A type in words."""
+    origin, inner = get_origin(wanted), get_args(wanted)
+    if origin is Literal:
+        return f"one of {', '.join(map(str, inner))}"
+    if origin in (Union, UnionType):
+        return " or ".join(_said(each) for each in inner)
+    if origin is not None and issubclass(origin, Sequence):
+        return f"list of {_said(inner[0])}s"
+    words = {int: "whole number", float: "number", bool: "truth value, true or false", str: "text", type(None): "null"}
+    return words.get(wanted, str(wanted))
+
+
 def source_hash(plugin_class: Any) -> str:
     """A hash of the file of a class or function from outside the project, empty for our own, which have versions."""
     if plugin_class.__module__.split(".")[0] in OURS:
@@ -107,6 +156,22 @@ def choose(name: str, plugin: Any, config: DictConfig | None = None) -> Choice:
             f"options of {type(plugin).__name__} must be plain numbers, strings and lists: {error}"
         ) from None
     return Choice(name, params, str(plugin.version) + source_hash(type(plugin)))
+
+
+def check_name(group: str, name: str, config: DictConfig) -> None:
+    """Refuse another class under the name of a file of `conf`: tables would show its numbers as what they are not.
+
+    Raises:
+        UserError: `_target_` differs from that of `conf/<group>/<name>.yaml`.
+    """
+    path = CONF / group / f"{name}.yaml"
+    if name == "custom" or not path.exists():
+        return
+    known = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    assert isinstance(known, dict)
+    if str(config.get("_target_")) != str(known["_target_"]):
+        chosen = f"{group}=[custom] {group}.custom" if group == "metrics" else f"{group}=custom {group}"
+        raise UserError(f"{group}={name} is {known['_target_']}: choose {chosen}._target_=... for another class")
 
 
 def title(chosen: str, plugin: object) -> str:

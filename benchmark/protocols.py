@@ -124,7 +124,8 @@ class Measure:
         name: unique within the metric; a metric of one measure calls it by its own name.
         higher_is_better: direction, or None for a number that only describes.
         range: smallest and largest possible value.
-        null: what a map of independent random pixels scores in expectation, where that is one known number.
+        null: what a map of independent random pixels, as likely above 0 as below, scores in expectation, where that is
+            one known number.
         ranked: False for evidence that must not rank methods (sanity checks, costs).
         unit: of the number, empty for none.
     """

@@ -76,6 +76,7 @@ class Sweep:
         subject = self._subject(config, trusted)
         with open_dict(config):
             config.models.layer = subject.model.layer
+        plugins.check_name("methods", chosen["methods"], config.methods)
         method = plugins.build(config.methods, trusted)
         plugins.require(method, Method, "attribute(model, batch)")
         name = plugins.title(chosen["methods"], method)
@@ -197,6 +198,7 @@ def _metrics(config: DictConfig, trusted: set[str]) -> dict[str, tuple[Choice, M
         raise UserError("a file of conf/metrics must have '# @package metrics.<its name>' among its first lines")
     found = {}
     for key, settings in config.metrics.items():
+        plugins.check_name("metrics", str(key), settings)
         metric = plugins.build(settings, trusted)
         plugins.require(metric, Metric, "measures and score(model, batch, attributions, explain, prepared)")
         name = plugins.title(str(key), metric)

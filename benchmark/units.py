@@ -35,12 +35,17 @@ def units(batch: Batch, unit: str) -> Tensor:
         unit: `pixel`; `patchP`, squares of P pixels from the upper left corner, cut off at the other borders; `gridG`,
             G x G cells that are as equal as whole pixels allow, and no more a side than it has pixels; `slicS`, about S
             superpixels of the image in pixel space by SLIC-zero (Achanta et al. 2012), at least one.
+
+    Raises:
+        UserError: there is no such unit, or a single one in the whole image.
     """
     check_unit(unit)
     height, width = batch.inputs.shape[2:]
     if unit.startswith("slic"):
         return _superpixels(batch.pixels, int(unit.removeprefix("slic"))).to(batch.inputs.device)
     rows, columns = (_places(extent, unit).to(batch.inputs.device) for extent in (height, width))
+    if not rows[-1] and not columns[-1] and height * width > 1:
+        raise UserError(f"unit {unit} leaves one unit of an image of {height}x{width} pixels: there is nothing to rank")
     return (rows[:, None] * (int(columns[-1]) + 1) + columns)[None]
 
 

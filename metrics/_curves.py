@@ -155,8 +155,8 @@ class Curves(Units):
     """The protocol that deletion, insertion and SRG share.
 
     Attributes:
-        steps: equal fractions of the units between none and all, both of them part of the curve; or a list of
-            fractions. At most as many as there are units.
+        steps: equal fractions of the units between none and all, both of them part of the curve, at most as many as
+            there are units; or a list from 0 to 1 of the fractions that are absent, for insertion too.
         area: `trapezoid` over the fractions that were really absent. The others repeat what other libraries compute:
             `mean` of all points; mean of all but the one where all is absent (`mean_but_absent`); trapezoid with a
             width of 1 a step, without the point of the whole image (`steps`).
@@ -170,12 +170,15 @@ class Curves(Units):
         if self.area not in get_args(Area):
             raise UserError(unknown("area ", self.area, get_args(Area)))
         if isinstance(self.steps, int):
-            check_steps(self.steps)
+            if self.steps < 2:
+                raise UserError(f"a curve of steps={self.steps} knows no order: expected 2 or more")
         else:
             fractions = list(self.steps)
             object.__setattr__(self, "steps", tuple(fractions))
-            if len(fractions) < 2 or sorted(fractions) != fractions or not 0 <= fractions[0] < fractions[-1] <= 1:
-                raise UserError(f"steps={fractions} are no ascending fractions of the units, from 0 to 1")
+            if sorted(set(fractions)) != fractions or fractions[:1] != [0] or fractions[-1] != 1 or len(fractions) < 3:
+                raise UserError(
+                    f"steps={fractions} are no ascending fractions of the units, from 0 to 1, ends included"
+                )
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -190,7 +193,7 @@ class Curves(Units):
         """Area `(N,)` and curve `(N, S)` while the most relevant units are deleted, or inserted, first."""
         follow, count = self.path(model, batch, attributions, prepared)
         moved = self._moved(count)
-        if insert and isinstance(self.steps, int):
+        if insert:
             # What is there at a step of insertion is what is left at one of deletion, however halves are rounded.
             moved = count[:, None] - moved.flip(1)
         # What is not inserted yet is absent, and that is the least relevant.

@@ -42,7 +42,8 @@ class SRG(Curves, Metric):
         self, model: nn.Module, batch: Batch, attributions: Tensor, explain: Explain, prepared: Mapping[str, Any]
     ) -> Scores:
         deletion, insertion = prepared["deletion"], prepared["insertion"]
-        return Scores(
-            {"srg": insertion.values["insertion"] - deletion.values["deletion"]},
-            {"srg": insertion.curves["insertion"] - deletion.curves["deletion"]},
-        )
+        area = insertion.values["insertion"] - deletion.values["deletion"]
+        # The curves have points in common where the fractions are as dense at one end as at the other.
+        even = isinstance(self.steps, int)
+        gain = {"srg": insertion.curves["insertion"] - deletion.curves["deletion"]} if even else {}
+        return Scores({"srg": area}, gain)

@@ -245,6 +245,42 @@ MUTANTS = (
         ("road",),
     ),
     Mutant(
+        *("the least relevant units are revealed first", "plausible", "metrics/pic.py"),
+        "self._seen(model, batch, units.spread(ranks, unit), kept)",
+        "self._seen(model, batch, units.spread(count[:, None] - 1 - ranks, unit), kept)",
+        ("pic",),
+    ),
+    Mutant(
+        *("the least likely class counts as predicted", "plausible", "metrics/pic.py"),
+        "(logits.argmax(1) == targets)",
+        "(logits.argmin(1) == targets)",
+        ("pic",),
+    ),
+    Mutant(
+        *("units are revealed in an order that the map has no part in", "plausible", "metrics/pic.py"),
+        "self.rank(batch, attributions, unit)",
+        "self.rank(batch, 0 * attributions, unit)",
+        ("pic",),
+    ),
+    Mutant(
+        *("units are ranked by the negative of the map", "plausible", "metrics/_curves.py"),
+        "worth = units.pooled(maps.reduce_channels(attributions, self.reduce), unit)",
+        "worth = -units.pooled(maps.reduce_channels(attributions, self.reduce), unit)",
+        ("pic",),
+    ),
+    Mutant(
+        *("uniform noise is one grey", "plausible", "benchmark/baselines.py"),
+        'pixels = randomness.uniform(batch.keys("baseline")[:, 0], *inputs.shape[1:]).to(inputs.dtype)',
+        "pixels = torch.full_like(inputs, 0.5)",
+        ("region_perturbation",),
+    ),
+    Mutant(
+        *("another image of the batch stands for one of the data set", "plausible", "benchmark/baselines.py"),
+        "return whole.inputs[chosen].to(batch.inputs.device)",
+        "return batch.inputs.flip(0)",
+        ("region_perturbation",),
+    ),
+    Mutant(
         *("complexity counts values above epsilon", "Quantus EffectiveComplexity", "metrics/effective_complexity.py"),
         "share = kept.gather(1, enough)[:, 0] / count.double()",
         "share = (maps.reduce_channels(attributions, self.reduce).abs() > self.epsilon).double().mean((1, 2))",

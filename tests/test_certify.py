@@ -115,6 +115,17 @@ class TestCommand:
         assert "1 of 1 checks pass; 1 of 1 metrics are certified" in told.out
         assert "0 of 1 checks pass; 0 of 1 metrics are certified" in told.out
 
+    def test_a_failure_outweighs_a_pass_and_ours_are_as_shipped(self, tmp_path: Path, shipped: dict) -> None:
+        def entry(version: str, *passed: bool) -> dict:
+            return {"version": version, "passed": True, "checks": [{"passed": each} for each in passed]}
+
+        proofs = {"a": {"mine": entry("1", True), "srg": entry("99", True), "empty": entry("1")}, "b": {}}
+        proofs["b"] = {"mine": entry("1", True, False), "other": entry("1", True)}
+        for name, metrics in proofs.items():
+            (tmp_path / f"certificate-{name}.json").write_text(json.dumps({"metrics": metrics}))
+        own = certified(tmp_path) - certified(Path("nowhere"))
+        assert own == {("other", "1")}
+
     def test_some_metrics_write_nothing(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -149,7 +160,7 @@ def test_what_fails_is_marked_on_the_page() -> None:
     page = certify.page(found)
     for line in (
         "## Metrics: 1 of 2 checks pass",
-        "| srg | ✗ | ✗ 0/1 | ✓ 1 |",
+        "| srg | ✗ | ✓ 1 | ✗ 0/1 |",
         "| new | ✗ |  |  |",
         "| linear | a \\| b | 1.0 | 2.0 | 0.1 | ✗ |",
         "| saliency | 0.5 ✗ |",

@@ -312,7 +312,9 @@ def test_a_metric_without_proof_shows_numbers_and_ranks_nothing(
         records.write(tmp_path, record(cell(method, "deletion"), {"deletion": skill + steps}))
         records.write(tmp_path, record(cell(method), {"srg": skill + steps}))
     for version, ranked in (("1", True), ("2", False)):
-        proof = {"metrics": {"srg": {"version": version, "passed": True}, "deletion": {"version": "1", "passed": True}}}
+        checks = [{"passed": True}]
+        proof = {name: {"version": of, "checks": checks} for name, of in (("srg", version), ("deletion", "1"))}
+        proof = {"metrics": proof}
         (tmp_path / "certificate.json").write_text(json.dumps(proof))
         monkeypatch.setattr(leaderboard, "certified", certified)
         monkeypatch.setattr("benchmark.certificate.SHIPPED", tmp_path / "none.json")

@@ -391,4 +391,3 @@ def test_ranks_are_the_same_in_both_precisions(values: Tensor) -> None:
     ordered = torch.empty_like(values).scatter_(1, found, values)
     assert (ordered[:, 1:] <= ordered[:, :-1]).all()
     assert len(values.unique()) > 100 or not torch.equal(found[0], found[1]), "ties fall otherwise in another image"
-

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
-from benchmark.baselines import image
 from benchmark.batches import freeze
 from benchmark.certificate.checks import build, outcome
 from benchmark.protocols import Batch, Scores
@@ -82,13 +82,16 @@ def test_rise(network, images) -> None:
     """Its step of 224 pixels is a step of the image's side; here sides are 16, so 16 steps of 16 pixels."""
     batch = freeze(network, images(3), list("abc"), mean=(0.5,), std=(0.25,))
     maps = random_maps(batch)
-    blurred = image(batch, "blur")
+    impulse = np.zeros((11, 11))
+    impulse[5, 5] = 1
+    kernel = torch.from_numpy(gaussian_filter(impulse, 5)).expand(3, 1, -1, -1)
     for mode in ("deletion", "insertion"):
         ours = found(f"{mode}_rise", network, batch, maps, steps=16)
         for i in range(3):
 
-            def substrate(picture: Tensor, i: int = i, mode: str = mode) -> Tensor:
-                return torch.zeros_like(picture) if mode == "deletion" else blurred[[i]].clone()
+            def substrate(picture: Tensor, mode: str = mode) -> Tensor:
+                blurred = nn.functional.conv2d(picture, kernel, padding=5, groups=3)
+                return torch.zeros_like(picture) if mode == "deletion" else blurred
 
             value, points = RISE(network, mode, 16, substrate).single_run(batch.inputs[[i]], maps[i])
             assert float(ours.values[mode][i]) == pytest.approx(value, abs=1e-9)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import pairwise
 
 import torch
+from skimage.segmentation import slic
 from torch import Tensor
 
-from benchmark.baselines import image
 from benchmark.certificate import subjects
 from benchmark.certificate.checks import Certify, Check, build, check, outcome, scores
 from benchmark.certificate.subjects import Known, Scored, known, noise
-from benchmark.units import units
+from benchmark.protocols import Batch
 
 _SHARED = {"output": "logit", "baseline": "shared", "unit": "pixel"}
 
@@ -87,10 +88,59 @@ def flipped(metric: str) -> Iterator[Check]:
                 yield check(metric, subject.name, claim, found[name], expected)
 
 
+def _shown(metric: str, subject: Known, batch: Batch, fill: str) -> Tensor:
+    """What the model is shown in place of each image of `batch` where all is absent, in pixel space."""
+    shown: list[Tensor] = []
+    handle = subject.model.register_forward_pre_hook(lambda _, args: shown.append(args[0].clone()))
+    exact = build(metric, baseline=fill, unit="pixel", steps=1, regions=None)
+    outcome(exact, subject.model, batch, torch.zeros_like(batch.inputs))
+    handle.remove()
+    return replace(batch, inputs=torch.cat(shown)).pixels
+
+
+def noise_for_absent(metric: str) -> Iterator[Check]:
+    """Uniform noise is of moments that are known, and independent from pixel to pixel and from image to image."""
+    subject = subjects.linear(count=8, side=16)
+    batch = replace(subject.batch, mean=(0.4,), std=(0.2,), inputs=(subject.batch.pixels - 0.4) / 0.2)
+    found = _shown(metric, subject, batch, "uniform")
+    outside = ((found < -1e-6) | (found > 1 + 1e-6)).double().mean()
+    yield check(metric, subject.name, "uniform: share of pixels outside [0, 1]", outside, 0.0, 0.0)
+    off, n = found - 0.5, found.numel()
+    yield check(
+        metric, subject.name, "uniform: mean 1/2, within 4 standard errors", off.mean(), 0.0, 4 / (12 * n) ** 0.5
+    )
+    claim = "uniform: variance 1/12, within 4 standard errors"
+    yield check(metric, subject.name, claim, off.square().mean(), 1 / 12, 4 * ((1 / 80 - 1 / 144) / n) ** 0.5)
+    for dimension, what in enumerate(("images", "channels", "rows", "columns")):
+        product = 12 * off * off.roll(1, dimension)
+        claim = f"uniform: neighbouring {what} do not correlate, within 4 standard errors"
+        yield check(metric, subject.name, claim, product.mean(), 0.0, 4 / n**0.5)
+    alone = torch.cat([_shown(metric, subject, batch.select([i]), "uniform") for i in range(8)])
+    yield check(metric, subject.name, "uniform: the same noise alone as in a batch", alone, found)
+
+
+def samples_for_absent(metric: str) -> Iterator[Check]:
+    """Another image of the data set, also where the batch is a part of it; any of them, equally often."""
+    subject, seeds = subjects.linear(), 64
+    pixels, chosen = subject.batch.pixels, torch.zeros(4, 4, dtype=torch.float64)
+    for seed in range(seeds):
+        found = _shown(metric, subject, replace(subject.batch, seed=seed), "sample")
+        chosen += (found[:, None] == pixels).flatten(2).all(2)
+    expected = (1 - torch.eye(4, dtype=torch.float64)) / 3
+    claim = "sample: never the image itself, each other for a third of the seeds, within 4 standard errors"
+    tolerance = 4 * (expected * (1 - expected) / seeds).sqrt()
+    yield check(metric, subject.name, claim, chosen / seeds, expected, tolerance)
+    found = _shown(metric, subject, subject.batch, "sample")
+    for part in ([0], [1], [2, 3], [3, 0, 1]):
+        alone = _shown(metric, subject, subject.batch.select(part), "sample")
+        claim = f"sample: the same image of the data set for {part} by themselves"
+        yield check(metric, subject.name, claim, alone, found[part])
+
+
 def regions(metric: str) -> Iterator[Check]:
     """Squares of 2 pixels under uniform noise: w (x - u) of each square, by the mean of the map over it."""
     subject = subjects.linear()
-    maps, absent = noise(*subject.truth.shape, seed=6), image(subject.batch, "uniform")
+    maps, absent = noise(*subject.truth.shape, seed=6), _shown(metric, subject, subject.batch, "uniform")
     phi = (subject.truth * (subject.batch.inputs - absent) / (subject.batch.inputs - subject.batch.baseline)).sum(1)
     phi, worth = (each.unfold(1, 2, 2).unfold(2, 2, 2).sum((3, 4)).flatten(1) for each in (phi, maps.sum(1)))
     phi = phi.gather(1, worth.argsort(1, descending=True))
@@ -152,8 +202,9 @@ def segments(metric: str) -> Iterator[Check]:
     """A segment at a time, the one of highest mean first: the trapezoid of what is left of a linear score."""
     subject = subjects.linear(count=3, side=16)
     maps = noise(*subject.truth.shape, seed=5)
-    parts, expected = units(subject.batch, "slic12"), []
-    for i, part in enumerate(parts):
+    expected = []
+    for i, pixels in enumerate(subject.batch.pixels.permute(0, 2, 3, 1).numpy()):
+        part = torch.from_numpy(slic(pixels, n_segments=12, slic_zero=True, start_label=0, channel_axis=-1))
         where = [part == number for number in part.unique()]
         where.sort(key=lambda inside, i=i: float(maps[i].sum(0)[inside].mean()), reverse=True)  # type: ignore[misc]
         lost = torch.stack([subject.truth[i].sum(0)[inside].sum() for inside in where]).cumsum(0)
@@ -456,7 +507,10 @@ def erased_ends(metric: str) -> Iterator[Check]:
     yield check(metric, subject.name, "all of it is sufficient", whole["sufficiency"], 0.0)
 
 
-_FLIPPED = (flipped, regions, flipped_at_random, flipped_gates, flipped_constant, flipped_backwards, company)
+_FLIPPED = (
+    *(flipped, noise_for_absent, samples_for_absent, regions, flipped_at_random, flipped_gates),
+    *(flipped_constant, flipped_backwards, company),
+)
 CHECKS: Mapping[str, tuple[Certify, ...]] = {
     "pixel_flipping": _FLIPPED,
     "region_perturbation": _FLIPPED,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import pairwise
 
 import torch
 from PIL import Image
@@ -14,6 +16,7 @@ from benchmark import randomness
 from benchmark.certificate import subjects
 from benchmark.certificate.checks import Certify, Check, build, check, outcome, scores
 from benchmark.certificate.subjects import Known, Scored, noise
+from benchmark.protocols import Metric
 
 _TENTHS = tuple(tenth / 10 for tenth in range(1, 10))
 
@@ -169,13 +172,15 @@ def _company(metric: str, known: Known, maps: Tensor, measure: str) -> Iterator[
     )
 
 
-def _sizes(inputs: Tensor) -> Tensor:
+def _sizes(inputs: Tensor, method: int = 0, quality: int = 75) -> Tensor:
     """Bytes of each image `(C, H, W)` in pixel space as a lossless WebP, colours or one grey channel."""
     found = []
     for image in (255 * inputs).round().clamp(0, 255).to(torch.uint8):
         buffer = io.BytesIO()
         picture = image.permute(1, 2, 0) if len(image) == 3 else image[0]
-        Image.fromarray(picture.contiguous().numpy()).save(buffer, "webp", lossless=True, method=0, quality=75)
+        Image.fromarray(picture.contiguous().numpy()).save(
+            buffer, "webp", lossless=True, method=method, quality=quality
+        )
         found.append(buffer.tell())
     return torch.tensor(found, dtype=torch.float64)
 
@@ -206,6 +211,106 @@ def pic_diagonal(metric: str) -> Iterator[Check]:
                     yield check(metric, known.name, f"{claim}, {what}: SIC = 1/2", found.values["sic"], 0.5)
                     grid = torch.linspace(0, 1, found.curves["sic"].shape[1], dtype=torch.float64)
                     yield check(metric, known.name, f"{claim}, {what}: y = x", found.curves["sic"], grid)
+
+
+def _revealing(side: int) -> Known:
+    """f = w.x - c on random pixels, brighter where w is, none black; the class is won on the way to the image."""
+    weight = 10 * (noise(3, side, side, seed=31) + 0.3) / (3 * side * side)
+    pixels = 0.55 + 0.25 * weight.sign() + 0.4 * (subjects.images(3, 3, side, side, seed=32) - 0.5)
+    model = Scored(lambda inputs: (inputs * weight).sum((1, 2, 3)) - 2.7)
+    return subjects.known("linear", model, pixels, lambda batch: weight * batch.inputs)
+
+
+def _at_the_start(exact: Metric, known: Known) -> Tensor:
+    """Which pixels `(N, H, W)` the model is shown before any map is asked."""
+    shown: list[Tensor] = []
+    handle = known.model.register_forward_pre_hook(lambda _, args: shown.append(args[0].clone()))
+    exact.prepare(known.model, known.batch)
+    handle.remove()
+    return (torch.cat(shown) == known.batch.inputs).all(1)
+
+
+_REVEALED = (0.03, 0.1, 0.25, 0.45, 0.7)
+
+
+def _revealed(
+    known: Known, maps: Tensor, start: Tensor, *, side: int, fill: str, prob: bool, monotone: bool, effort: str
+) -> dict[str, Tensor]:
+    """SIC and AIC by plain loops: `start` and the best squares of `side` pixels of one image after the other."""
+    areas: dict[str, list[float]] = {"sic": [], "aic": []}
+    for image, values, seen in zip(known.batch.inputs, maps.sum(1), start, strict=True):
+        worth = values.unfold(0, side, side).unfold(1, side, side).mean((2, 3)).flatten()
+        order, across, rebuilt = worth.argsort(descending=True).tolist(), len(values) // side, []
+        for share in (0.0, *_REVEALED, 1.0):
+            there = seen.clone()
+            for square in order[: round(share * len(order))]:
+                top, left = side * (square // across), side * (square % across)
+                there[top : top + side, left : left + side] = True
+            rebuilt.append(_imputed(image, ~there) if fill == "nli" else image * there)
+        pictures = torch.stack(rebuilt)
+        f = known.model(pictures)[:, 0]
+        x = _along(_sizes(pictures, *((4, 100) if effort == "source" else (0, 75))).tolist())
+        for name, followed in (("sic", f.sigmoid() if prob else f), ("aic", (f > 0).double())):
+            y = _along(followed.tolist())
+            if monotone:
+                y = [max(y[: k + 1]) for k in range(len(y))]
+            points = [(0.0, 0.0), *sorted(zip(x, y, strict=True), key=lambda point: point[0]), (1.0, 1.0)]
+            areas[name].append(sum((c - a) * (b + d) / 2 for (a, b), (c, d) in pairwise(points)))
+    return {name: torch.tensor(found, dtype=torch.float64) for name, found in areas.items()}
+
+
+def _along(values: list[float]) -> list[float]:
+    """Where all but the first and the last number lie from the one up to the other, clipped."""
+    first, *between, last = values
+    if last <= first:
+        return [math.nan for _ in between]
+    return [min(max((value - first) / (last - first), 0.0), 1.0) for value in between]
+
+
+def pic_revealed(metric: str) -> Iterator[Check]:
+    """Black but for what is revealed: every image, its bytes and its score made again by hand."""
+    known = _revealing(24)
+    maps = {"phi": known.truth, "random map": noise(*known.truth.shape, seed=33), "-phi": -known.truth}
+    for start, side, output, monotone, effort in (
+        (0.0, 1, "logit", True, "fast"),
+        (0.05, 1, "prob", False, "fast"),
+        (0.05, 4, "prob", True, "source"),
+    ):
+        options = {"start": start, "output": output, "monotone": monotone, "effort": effort}
+        exact = build(metric, **options, baseline="black", unit=f"patch{side}", fractions=_REVEALED)
+        seen = _at_the_start(exact, known)
+        claim = f"round(p d) pixels are known at the start, p = {start:g}"
+        yield check(metric, known.name, claim, seen.sum((1, 2)).double(), float(round(start * 24 * 24)), 0.0)
+        what = f"squares of {side}, {output}, start {start:g}, {'monotone' if monotone else 'as it is'}, {effort}"
+        found = {}
+        for name, each in maps.items():
+            found[name] = scores(exact, known, each)
+            by_hand = _revealed(
+                *(known, each, seen), side=side, fill="black", prob=output == "prob", monotone=monotone, effort=effort
+            )
+            for measure, expected in by_hand.items():
+                claim = f"{measure}, {name}: the area by hand; {what}"
+                yield check(metric, known.name, claim, found[name][measure], expected)
+        for measure, better, worse in (
+            ("sic", "phi", "random map"),
+            ("sic", "random map", "-phi"),
+            ("aic", "phi", "-phi"),
+        ):
+            above = (found[better][measure] > found[worse][measure]).double()
+            yield check(metric, known.name, f"{measure}: {better} above {worse}; {what}", above, 1.0, 0.0)
+
+
+def pic_imputed(metric: str) -> Iterator[Check]:
+    """The rest from a dense solve; an eighth bit that falls otherwise moves a size by some bytes."""
+    known = _revealing(12)
+    exact = build(metric, output="logit", start=0.1, fractions=_REVEALED)
+    seen = _at_the_start(exact, known)
+    phi = known.truth * (1 - 0.55 / known.batch.inputs)  # w (x - mean)
+    for name, each in (("w (x - mean)", phi), ("the negative", -phi)):
+        by_hand = _revealed(known, each, seen, side=1, fill="nli", prob=False, monotone=True, effort="fast")
+        for measure, value in scores(exact, known, each).items():
+            claim = f"{measure}, {name}: the area by hand, the rest by linear imputation"
+            yield check(metric, known.name, claim, value, by_hand[measure], 0.01)
 
 
 def pic_undefined(metric: str) -> Iterator[Check]:
@@ -339,6 +444,6 @@ CHECKS: Mapping[str, tuple[Certify, ...]] = {
         *(road_additive, road_counted, road_gates, road_random, road_exact_counts),
         *(road_constant, road_imputation, road_company),
     ),
-    "pic": (pic_diagonal, pic_undefined, pic_confidence, pic_company),
+    "pic": (pic_diagonal, pic_revealed, pic_imputed, pic_undefined, pic_confidence, pic_company),
     "average_drop": (drop_formula, drop_gates, drop_gamed, drop_constant, drop_company, drop_pixels),
 }

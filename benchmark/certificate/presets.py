@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+import numpy as np
 import torch
+from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
 from benchmark.certificate.checks import Certify, Check, build, check, scores
@@ -120,11 +122,11 @@ def additive(metric: str) -> Iterator[Check]:
 
 
 def _blurred(inputs: Tensor) -> Tensor:
-    """Gaussian of 11 pixels and sigma 5 in one two-dimensional convolution, borders mirrored."""
-    offset = torch.arange(-5, 6, dtype=inputs.dtype)
-    window = torch.exp(-(offset[:, None] ** 2 + offset**2) / 50)
-    padded = nn.functional.pad(inputs, (5, 5, 5, 5), mode="reflect").flatten(0, 1).unsqueeze(1)
-    return nn.functional.conv2d(padded, (window / window.sum())[None, None]).view_as(inputs)
+    """RISE's substrate: the kernel is an impulse in a window of 11 x 11 under scipy's Gaussian, the borders are 0."""
+    impulse = np.zeros((11, 11))
+    impulse[5, 5] = 1
+    kernel = torch.from_numpy(gaussian_filter(impulse, 5))
+    return nn.functional.conv2d(inputs.flatten(0, 1).unsqueeze(1), kernel[None, None], padding=5).view_as(inputs)
 
 
 def constant(metric: str) -> Iterator[Check]:
@@ -158,11 +160,17 @@ def blucher(metric: str) -> Iterator[Check]:
     maps = noise(*subject.truth.shape, seed=45)
     phi, worth = (nn.functional.avg_pool2d(each.sum(1), 2).flatten(1) * 4 for each in (subject.truth, maps))
     at = torch.tensor([round(100 * fraction) for fraction in fractions])
-    moved = nn.functional.pad(phi.gather(1, worth.argsort(1, descending=True)).cumsum(1), (1, 0))[:, at]
-    whole, absent = (subject.model(images)[:, :1] for images in (subject.batch.inputs, 0 * subject.batch.inputs))
-    expected = torch.trapezoid((absent + moved).sigmoid() - (whole - moved).sigmoid(), at.double() / 100)
+    whole = subject.model(subject.batch.inputs)[:, :1]
+    # Both curves lose the same fractions of the units: MIF the most, LIF the least relevant first.
+    mif, lif = (
+        (
+            whole - nn.functional.pad(phi.gather(1, worth.argsort(1, descending=first)).cumsum(1), (1, 0))[:, at]
+        ).sigmoid()
+        for first in (True, False)
+    )
+    expected = torch.trapezoid(lif - mif, at.double() / 100)
     found = scores(build(metric, unit="patch2"), subject, maps)["srg"]
-    yield check(metric, subject.name, "Ins - Del over these fractions, trapezoid", found, expected)
+    yield check(metric, subject.name, "LIF - MIF at the same absent fractions, trapezoid", found, expected)
     model = Scored(lambda inputs: inputs.flatten(1).sum(1) * 0 + 0.7)
     flat = known("constant", model, images(2, 3, 20, 20), lambda batch: torch.zeros_like(batch.inputs))
     yield check(metric, flat.name, "superpixels: no drop anywhere", scores(build(metric), flat, maps)["srg"], 0.0)

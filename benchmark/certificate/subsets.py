@@ -307,17 +307,18 @@ def infidelity_of_noise(metric: str) -> Iterator[Check]:
         away = (0.5 * (x * best).sum(1) - (x * phi).sum(1)) if whole else torch.zeros(3, dtype=x.dtype)
         lost = phi if whole else best - phi
         expected, variance = _quadratic_moments(away, sigma * lost, -0.5 * sigma**2 * matrix)
+        found = _infidelity(metric, known, phi.view_as(known.batch.inputs), sigma=sigma, samples=n)["beta_1"]
+        error = 4 * (variance / n).sqrt()
+        claim = f"{what}: the mean squared error of a quadratic form, within 4 standard errors"
+        yield check(metric, known.name, claim, found, expected, error)
         if what.startswith("the gradient") and not whole:
             least = sigma**4 / 4 * (matrix.trace() ** 2 + 2 * (matrix @ matrix).trace())
-            claim = f"{what}: sigma^4/4 ((tr A)^2 + 2 tr A^2), from the moments of the error"
-            yield check(metric, known.name, claim, expected, least)
+            claim = f"{what}: sigma^4/4 ((tr A)^2 + 2 tr A^2), within 4 standard errors"
+            yield check(metric, known.name, claim, found, least, error)
         if what.startswith("the best"):
             least = q.square() * sigma**2 / (square + sigma**2) + 0.5 * sigma**4 * (matrix @ matrix).trace()
-            claim = f"{what}: q^2 sigma^2 / (|x|^2 + sigma^2) + sigma^4/2 tr A^2, from the moments of the error"
-            yield check(metric, known.name, claim, expected, least)
-        found = _infidelity(metric, known, phi.view_as(known.batch.inputs), sigma=sigma, samples=n)
-        claim = f"{what}: the mean squared error of a quadratic form, within 4 standard errors"
-        yield check(metric, known.name, claim, found["beta_1"], expected, 4 * (variance / n).sqrt())
+            claim = f"{what}: q^2 sigma^2 / (|x|^2 + sigma^2) + sigma^4/2 tr A^2, within 4 standard errors"
+            yield check(metric, known.name, claim, found, least, error)
 
 
 def infidelity_of_linear(metric: str) -> Iterator[Check]:
