@@ -106,7 +106,7 @@ def dummies(metric: str) -> Iterator[Check]:
         ("1 and -1 in two channels are not 0", reads[:, None] * torch.tensor([1.0, -1, 0]).view(1, 3, 1, 1), 0.0),
     ):
         yield check(metric, known.name, claim, scores(built, known, maps)["non_sensitivity"], expected)
-    for unit, expected in (("patch2", 27 / 36), ("grid6", 27 / 36), ("patch12", 0.0)):
+    for unit, expected in (("patch2", 27 / 36), ("grid6", 27 / 36), ("grid2", 0.0)):
         found = scores(build(metric, unit=unit, eps=1e-9), known, noisy)["non_sensitivity"]
         yield check(metric, known.name, f"{unit}, a map without zeros: |X0| / units", found, expected)
     for reduce in ("sum", "l2", "max"):
