@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -60,14 +60,14 @@ def _of_rows(record: Record) -> Iterator[str]:
             yield f"its curves of {name} have different lengths"
 
 
-def mixed(found: Mapping[Path, Record]) -> Faults:
-    """Records that must not meet in one table: other images, or another version of a method or metric."""
+def mixed(found: Mapping[Path, Record], timings: Collection[Path]) -> Faults:
+    """Records that must not meet in one table: other images (of all but `timings`), or other versions of a choice."""
     pairs: dict[str, dict[Path, Record]] = {}
     for path, record in found.items():
         key = digest([asdict(record.cell.model), asdict(record.cell.dataset)])
         pairs.setdefault(key, {})[path] = record
     for pair in pairs.values():
-        images = {path: repr(listed) for path, record in pair.items() if (listed := listing(record))}
+        images = {path: repr(listing(record)) for path, record in pair.items() if path not in timings}
         for path, other in _minority(images):
             yield path, f"it lists other images or classes than {other}, of the same model and data set"
         for axis in ("method", "metric"):
@@ -85,24 +85,29 @@ def mixed(found: Mapping[Path, Record]) -> Faults:
 
 
 def listing(record: Record) -> list[tuple[str, int]]:
-    """The images of a record in their order, each with its class; empty where its numbers belong to the whole cell."""
+    """The images of a record in their order, each with its class."""
     images = record.rows.drop_duplicates("uid")
-    return [(uid, target) for uid, target in zip(images["uid"], images["target"], strict=True) if uid != CELL]
+    return list(zip(images["uid"], images["target"], strict=True))
 
 
 def _minority(values: Mapping[Path, str]) -> Iterator[tuple[Path, Path]]:
-    """The first file of each value that is not the commonest, and the first file of the commonest."""
-    first: dict[str, Path] = {}
-    for path, value in values.items():
-        first.setdefault(value, path)
-    commonest = [value for value, _ in Counter(values.values()).most_common(1)]
-    for value, path in first.items():
-        if value not in commonest:
-            yield path, first[commonest[0]]
+    """Every file whose value is not the commonest, and the first file of the commonest."""
+    for commonest, _ in Counter(values.values()).most_common(1):
+        other = next(path for path, value in values.items() if value == commonest)
+        yield from ((path, other) for path, value in values.items() if value != commonest)
+
+
+def without_null(found: Iterable[Record]) -> list[str]:
+    """The models and data sets that have rows of methods, and no null row to say what chance scores."""
+    roles: dict[str, set[str]] = {}
+    for record in found:
+        pair = f"{record.cell.model.name} × {record.cell.dataset.name}"
+        roles.setdefault(pair, set()).add(str(record.facts["role"]))
+    return [pair for pair, there in roles.items() if "method" in there and "null" not in there]
 
 
 def of_tables(root: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """The tables under `root` that its records make, and those of them that say something else.
+    """The tables under `root` that its records make, and every file beside them or that says something else.
 
     Raises:
         UserError: a file that they are made of is damaged.
@@ -126,6 +131,8 @@ def of_tables(root: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
                 checked.append(filed)
                 if difference := _first_difference(_lines(filed), _lines(made)):
                     faults.append((filed, f"{difference}; python -m benchmark.leaderboard {root} writes it again"))
+        for stray in sorted({path.name for path in (root / "tables").iterdir()} - {made.name for made in written}):
+            faults.append((root / "tables" / stray, "not a table of these records"))
     return checked, faults
 
 

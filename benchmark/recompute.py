@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import tempfile
 from collections import Counter
@@ -12,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmark import passes, subjects
+from benchmark import certify, passes, subjects
 from benchmark.cells import Choice, digest
+from benchmark.certificate import SHIPPED
 from benchmark.errors import UserError
 from benchmark.evaluate import Evaluation, describe
-from benchmark.integrity import listing
+from benchmark.integrity import Faults, listing
 from benchmark.progress import Progress
 from benchmark.recipes import Recipe
 from benchmark.records import Record
@@ -206,3 +208,38 @@ def _sentence(then: Any, now: Any) -> str:
     if then.value == now.value:
         return f"the curve of {what} is another one when computed again"
     return f"{what} is {then.value!r}, and {now.value!r} when computed again"
+
+
+def certificates(root: Path, trusted: Collection[str]) -> Faults:
+    """The certificates under `root` that are not the project's own and that their checks, run again, do not give."""
+    for path in sorted(Path(root).glob("certificate*.json")):
+        if path.is_file() and SHIPPED.exists() and path.read_bytes() == SHIPPED.read_bytes():
+            continue
+        modules = path.stem.removeprefix("certificate").removeprefix("-").split("-")  # as benchmark.certify names it
+        if modules == [""]:
+            yield path, "it is not the certificate of this project, and tables would believe it"
+        elif missing := [f"--trust {module}" for module in modules if module.split(".")[0] not in trusted]:
+            yield path, f"{path.name} is not reproduced: {' '.join(missing)} runs its checks"
+        elif fault := _unproved(path, modules):
+            yield path, fault
+
+
+def _unproved(path: Path, modules: Sequence[str]) -> str:
+    """What the certificate in `path` says otherwise than the checks of `modules`, empty if nothing."""
+    try:
+        prepare_torch(1)
+        checks = certify.own(modules)
+        found = certify.document(certify.prove(list(checks), checks), [])["metrics"]
+        filed = json.loads(path.read_text())["metrics"]
+        differ = [name for name in sorted({*filed, *found}) if _claims(filed.get(name)) != _claims(found.get(name))]
+    except Exception as error:
+        return f"its checks cannot be run again: {describe(error)}"
+    return f"its checks, run again, say otherwise of {', '.join(differ)}" if differ else ""
+
+
+def _claims(entry: Any) -> Any:
+    """What an entry of a certificate claims, without the digits of what was measured, which machines may not share."""
+    if entry is None:
+        return None
+    checks = [(check["subject"], check["claim"], check["passed"]) for check in entry["checks"]]
+    return entry["version"], entry["family"], entry["passed"], checks

@@ -8,7 +8,7 @@ import random
 import sys
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
@@ -32,9 +32,15 @@ all its rows are compared. On the processor and torch of the record all digits m
 an area under a curve may be off by 1e-4 of its measure's range, a point of a curve by 1e-2, any other value by 1e-3;
 where the range is open, of the measure's usual size in the record, or of the number itself.
 
-Exit code: 0 if all is well, 1 if a file is refused, 2 if nothing could be checked."""
+A record of other weights, of a place that is not given or of code that is not trusted is no fault; it is counted. A
+certificate of RESULTS other than the project's own is proved again, by the module in its name, which needs --trust.
+
+Exit code: 0 if all is well, 1 if a file is refused, 2 if nothing could be checked, or if rows were to be computed again
+and not one could be, though there are records that are neither timings nor from before nor of another version."""
 
 
+_UNPROVED = "for want of weights, places or trust, as far as tried: their numbers stand as filed"
+_NO_NULL = "nothing there says what a map scores that knows nothing of the model"
 _MALFORMED = (KeyError, TypeError, ValueError, AttributeError)
 
 
@@ -47,6 +53,9 @@ class Report:
         counts: of records, tables and rows, by what became of them.
         older: how many records are of an older version, by the sentence that says of which.
         unable: how many records cannot be computed again, by the reason.
+        wanting: those of them that could be computed elsewhere: with their weights, places or code.
+        possible: how many records could be computed again, here or elsewhere.
+        no_null: models and data sets without a null row.
         differs: in what this place differs from that of the records.
         notes: a remark beside a count.
     """
@@ -55,8 +64,15 @@ class Report:
     counts: Counter[str] = field(default_factory=Counter)
     older: Counter[str] = field(default_factory=Counter)
     unable: Counter[str] = field(default_factory=Counter)
+    wanting: set[Path] = field(default_factory=set)
+    possible: int = 0
+    no_null: list[str] = field(default_factory=list)
     differs: Counter[str] = field(default_factory=Counter)
     notes: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def recomputed(self) -> int:
+        return self.counts["exact"] + self.counts["within"] + self.counts["failed"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,15 +80,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     report = Report()
     try:
-        found = _checked(options.root, report)
+        _prepare()
+        found = _checked(options, report)
         _recompute(found, options, report)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     for path, sentence in report.refused:
         print(f"refused: {path}: {sentence}", file=sys.stderr)
-    print(_table(report))
-    return 1 if report.refused else 0
+    print(_table(report, found))
+    if report.refused:
+        return 1
+    if options.rows and report.possible and not report.recomputed:
+        print("error: nothing could be computed again, so the numbers stand as they were filed", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _prepare() -> None:
+    """Before torch is imported, as in a sweep: threads that spin beside a busy core, and cuBLAS without order."""
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler of memory, which checks of timings use
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -110,8 +139,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _checked(root: Path, report: Report) -> dict[Path, Record]:
-    """Every record under `root` that has no fault of its own; the faults go to `report`."""
+def _checked(options: argparse.Namespace, report: Report) -> dict[Path, Record]:
+    """Every record that has no fault of its own; the faults go to `report`."""
+    root: Path = options.root
     paths = sorted(Path(root, "records").rglob("*.parquet"))
     if not paths:
         raise UserError(f"{root} holds no records: expected the folder of a sweep, made by python -m benchmark")
@@ -130,13 +160,20 @@ def _checked(root: Path, report: Report) -> dict[Path, Record]:
             faults.append((path, _malformed(error)))
     faulty = {path for path, _ in faults}
     sound = {path: record for path, record in read.items() if path not in faulty}
-    report.refused += [*faults, *integrity.mixed(sound)]
+    report.refused += [*faults, *integrity.mixed(sound, _timings(sound, options.trust))]
+    report.no_null = integrity.without_null(sound.values())
     report.counts["records"] = len(paths)
     if len(read) == len(paths):
         _check_tables(root, report)
     else:
         report.notes["tables"] = "not compared: not every record can be read"
     return sound
+
+
+def _timings(found: Mapping[Path, Record], trusted: Collection[str]) -> set[Path]:
+    from benchmark.recipes import is_timing
+
+    return {path for path, record in found.items() if is_timing(record, trusted)}
 
 
 def _malformed(error: Exception) -> str:
@@ -154,12 +191,10 @@ def _check_tables(root: Path, report: Report) -> None:
 
 
 def _recompute(found: Mapping[Path, Record], options: argparse.Namespace, report: Report) -> None:
-    # Before torch is imported, as in a sweep: threads that spin beside a busy core, and cuBLAS without order.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    from benchmark.recipes import Older, Refused, Unable, recipe
-    from benchmark.recompute import recompute
+    from benchmark.recipes import Never, Older, Refused, Unable, recipe
+    from benchmark.recompute import certificates, recompute
 
+    report.refused += certificates(options.root, options.trust)
     recipes: list[Recipe] = []
     for path, record in found.items():
         try:
@@ -168,16 +203,20 @@ def _recompute(found: Mapping[Path, Record], options: argparse.Namespace, report
             report.older[str(reason)] += 1
         except Unable as reason:
             report.unable[str(reason)] += 1
+            report.wanting |= set() if isinstance(reason, Never) else {path}
         except Refused as reason:
             report.refused.append((path, str(reason)))
         except _MALFORMED as error:
             report.refused.append((path, _malformed(error)))
+    report.possible = len(recipes) + len(report.wanting)
     drawn = _draw(recipes, options.rows, options.seed)
     report.notes["rows"] = f"{len(drawn)} drawn with seed {options.seed}, the others from the same batches"
     for verdict in recompute(drawn, options.trust):
         report.counts.update(exact=verdict.exact, within=verdict.within, failed=verdict.failed)
         report.differs.update([verdict.differs] if verdict.within else [])
-        report.unable.update([verdict.unable] if verdict.unable else [])
+        if verdict.unable:
+            report.unable[verdict.unable] += 1
+            report.wanting.add(verdict.path)
         if verdict.fault:
             report.refused.append((verdict.path, verdict.fault))
 
@@ -195,7 +234,7 @@ def _draw(recipes: Sequence[Recipe], count: int, seed: int) -> list[tuple[Recipe
     return [(whole[index], uid) for index, uids in images.items() for uid in uids]
 
 
-def _table(report: Report) -> str:
+def _table(report: Report, found: Mapping[Path, Record]) -> str:
     counts = report.counts
     refused = len({path for path, _ in report.refused if path.suffix == ".parquet"})
     before = "from before rows had a digest: an edited value shows only where it is computed again"
@@ -205,8 +244,10 @@ def _table(report: Report) -> str:
         ("  without a digest", counts["no digest"], before if counts["no digest"] else ""),
         *_reasons("  older", report.older),
         *_reasons("  not recomputable", report.unable),
+        *_remark("    of them ranked", _ranked(report, found), _UNPROVED),
+        *_remark("  without a null row", len(report.no_null), f"{', '.join(report.no_null)}: {_NO_NULL}"),
         ("tables checked", counts["tables"], report.notes["tables"]),
-        ("rows recomputed", counts["exact"] + counts["within"] + counts["failed"], report.notes["rows"]),
+        ("rows recomputed", report.recomputed, report.notes["rows"]),
         ("  exact", counts["exact"], ""),
         ("  within the band", counts["within"], " | ".join(report.differs)),
         ("  failed", counts["failed"], ""),
@@ -216,6 +257,16 @@ def _table(report: Report) -> str:
 
 def _reasons(title: str, reasons: Counter[str]) -> list[tuple[str, int, str]]:
     return [(title, count, reason) for reason, count in reasons.most_common()] or [(title, 0, "")]
+
+
+def _remark(title: str, count: int, note: str) -> list[tuple[str, int, str]]:
+    return [(title, count, note)] if count else []
+
+
+def _ranked(report: Report, found: Mapping[Path, Record]) -> int:
+    """How many records that rank methods were not computed again for want of something."""
+    measures = (found[path].facts["measures"] for path in report.wanting)
+    return sum(any(measure.get("ranked", True) for measure in each) for each in measures)
 
 
 if __name__ == "__main__":

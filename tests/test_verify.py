@@ -18,8 +18,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file, save_file
 
-from benchmark import leaderboard, plugins, records, run, subjects, verify
+from benchmark import certify, leaderboard, plugins, records, run, subjects, verify
 from benchmark.cells import Cell
+from benchmark.certificate import SHIPPED
 from benchmark.choices import CONF
 from benchmark.evaluate import Evaluation
 from benchmark.progress import Progress
@@ -33,6 +34,26 @@ class Peak(Metric):
     def score(self, model, batch, attributions, explain, prepared):
         positive = attributions.clamp(min=0).flatten(1)
         return Scores({"peak": positive.amax(1) / positive.sum(1)})
+"""
+
+CHECKS = """
+from benchmark.certificate import subjects
+from benchmark.certificate.checks import build, check, scores
+from benchmark.protocols import Measure, Metric, Scores
+
+class Total(Metric):
+    measures = (Measure("total", higher_is_better=None, range=(-float("inf"), float("inf"))),)
+
+    def score(self, model, batch, attributions, explain, prepared):
+        return Scores({"total": attributions.sum((1, 2, 3))})
+
+def linear(metric):
+    known = subjects.linear()
+    found = scores(build(metric), known, known.truth)["total"]
+    yield check("total", known.name, "f(x) - f(b)", found, known.clean - known.absent)
+    yield check("total", known.name, "one more than f(x) - f(b)", found, known.clean - known.absent + 1)
+
+CHECKS = {"peak_checks.Total": (linear,)}
 """
 
 METRICS = "metrics=[deletion,insertion,srg,infidelity,completeness,throughput,custom]"
@@ -101,7 +122,8 @@ def edit(
     """Write the record in `path` again, changed; with a digest and a name that fit, if asked for."""
     table = pq.read_table(path, partitioning=None)
     metadata, rows = json.loads(table.schema.metadata[b"assay"]), table.to_pandas()
-    change_rows(rows)
+    changed = change_rows(rows)
+    rows = changed if isinstance(changed, pd.DataFrame) else rows
     if digest:
         metadata["rows"] = records.digest_rows(rows)
     change(metadata)
@@ -231,8 +253,33 @@ def test_an_exchanged_cell_is_found(results: Path, verified) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda facts: facts["measures"][0].update(higher_is_better=True), "it states (higher_is_better, ranked) of"),
+        *[
+            (lambda facts, change=change: facts["measures"][0].update(change), "it states the measures [")
+            for change in (
+                {"higher_is_better": True},
+                {"range": [0.0, float("inf")]},
+                {"null": 0.5},
+                {"ranked": False},
+                {"unit": "%"},
+            )
+        ],
+        (lambda facts: facts["measures"].append({**facts["measures"][0], "name": "more"}), "and states deletion, more"),
         (lambda facts: facts.update(role="oracle"), "it states the role oracle, the code says null"),
+        (lambda facts: facts.update(family="axioms"), "it states the family axioms, the code says faithfulness"),
+        *[
+            (
+                lambda facts, name=name: facts["method"].update({name: not facts["method"][name]}),
+                "it states the method {",
+            )
+            for name in ("class_agnostic", "has_baseline", "stochastic", "needs_gradient")
+        ],
+        (lambda facts: facts.pop("build"), "its rows have a digest, and it does not say"),
+        (lambda facts: facts["environment"].pop("settings"), "its rows have a digest, and it does not say"),
+        (
+            lambda facts: facts["build"]["metric"].update(_target_="metrics.gone.Gone"),
+            "it names metrics.gone.Gone, which",
+        ),
+        (lambda facts: facts["build"]["model"].update(_target_="benchmark.gone"), "which no file of conf/models does"),
         (lambda facts: facts["build"]["metric"].update(steps=5), "is built with other options than its cell states"),
         (
             lambda facts: facts["build"]["metric"].update(_target_="metrics.insertion.Insertion"),
@@ -261,8 +308,8 @@ def test_a_record_cannot_have_any_function_called(results: Path, verified) -> No
     )
     keep(path)
     code, text, counts = verified(results, "--rows", "10")
-    assert code == 0
-    assert f"it names {target}, which no file of conf/datasets does" in text
+    assert code == 1
+    assert f"{path}: it names {target}, which no file of conf/datasets does" in text
     assert counts["rows recomputed"] == 0
 
 
@@ -331,14 +378,97 @@ def test_versions_are_never_mixed_and_old_ones_are_shown(results: Path, verified
     assert counts["older"] == 2
 
 
-def test_a_record_of_other_weights_is_no_fault(results: Path, verified) -> None:
-    def others(metadata: dict[str, Any]) -> None:
-        metadata["cell"]["model"]["version"] = "0123456789abcdef"
+def other_weights(metadata: dict[str, Any]) -> None:
+    metadata["cell"]["model"]["version"] = "0123456789abcdef"
 
-    keep(edit(record(results, "random", "deletion"), change=others, rename=True))
-    code, text, _ = verified(results, "--rows", "1000")
+
+def test_a_record_of_other_weights_is_no_fault(results: Path, verified) -> None:
+    """It is counted, and said of it that it ranks; other rows were computed again."""
+    other = edit(record(results, "random", "deletion"), change=other_weights, rename=True)
+    keep(other, record(results, "random", "insertion"))
+    code, text, counts = verified(results, "--rows", "1000")
     assert code == 0, text
     assert "the model small_cnn here is another one: it differs in weights" in text
+    assert counts["of them ranked"] == counts["not recomputable"] == 1
+    assert counts["rows recomputed"] == IMAGES
+
+
+def test_nothing_computed_again_is_no_success(results: Path, verified) -> None:
+    keep(edit(record(results, "random", "deletion"), change=other_weights, rename=True))
+    code, text, counts = verified(results, "--rows", "1000")
+    assert code == 2
+    assert "nothing could be computed again" in text
+    assert counts["of them ranked"] == 1
+    assert verified(results, "--rows", "0")[0] == 0, "nobody asked"
+
+
+def test_timings_need_no_computing(results: Path, verified) -> None:
+    keep(record(results, "random", "throughput"))
+    code, text, counts = verified(results)
+    assert code == 0, text
+    assert "of them ranked" not in counts
+
+
+def test_what_cannot_be_computed_again_must_still_be_what_the_code_says(results: Path, verified) -> None:
+    """For want of a place, for want of trust in its method, from before, or a timing."""
+
+    def placeless(metadata: dict[str, Any]) -> None:
+        metadata["build"]["model"] = {"_target_": "benchmark.pretrained.timm", "checkpoint": "???"}
+        metadata["family"] = "axioms"
+
+    def foreign(metadata: dict[str, Any]) -> None:
+        metadata["build"]["method"] = {"_target_": "elsewhere.Method"}
+        metadata["measures"][0]["null"] = 0.5
+
+    def from_before(metadata: dict[str, Any]) -> None:
+        del metadata["rows"], metadata["build"]
+        metadata["role"] = "method"
+
+    def timing(metadata: dict[str, Any]) -> None:
+        metadata["measures"][0]["ranked"] = True
+
+    changes = {"deletion": placeless, "insertion": foreign, "srg": from_before, "throughput": timing}
+    paths = [edit(record(results, "random", metric), change=change) for metric, change in changes.items()]
+    code, text, counts = verified(results, "--rows", "0")
+    assert code == 1
+    assert counts["refused"] == len(paths)
+    assert all(f"refused: {path}: it states the " in text for path in paths)
+
+
+def whole_cell(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[:1].assign(uid="-", target=-1)
+
+
+@pytest.mark.parametrize("metric", ["deletion", "custom"])
+def test_only_timings_have_rows_of_the_whole_cell(metric: str, results: Path, verified) -> None:
+    """Which their class says, and which must not hide other images either."""
+    path = edit(record(results, "random", metric.replace("custom", "peak")), whole_cell, digest=True)
+    code, text, _ = verified(results, "--rows", "0")
+    assert code == 1
+    assert f"refused: {path}: it has rows of the whole cell" in text
+    assert f"refused: {path}: it lists other images or classes than" in text
+
+
+def test_timings_have_no_rows_of_images(results: Path, verified) -> None:
+    path = edit(record(results, "random", "throughput"), lambda rows: rows.assign(uid="digits-1"), digest=True)
+    assert f"{path}: it lists images" in verified(results, "--rows", "0")[1]
+
+
+def test_every_deviating_file_is_named(results: Path, verified) -> None:
+    paths = [record(results, "random", metric) for metric in ("deletion", "insertion")]
+    for path in paths:
+        edit(path, set_cell("target", 77), digest=True)
+    text = verified(results, "--rows", "0")[1]
+    assert all(f"refused: {path}: it lists other images or classes than" in text for path in paths)
+
+
+def test_a_folder_without_null_rows_is_told_so(results: Path, verified) -> None:
+    assert "without a null row" not in verified(results, "--rows", "0")[2]
+    keep(*(results / "records" / "small_cnn" / "digits" / "smoothgrad").glob("*.parquet"))
+    code, text, counts = verified(results, "--rows", "0")
+    assert code == 0, text
+    assert counts["without a null row"] == 1
+    assert "small_cnn × digits: nothing there says" in text
 
 
 def test_places_are_given_back(results: Path, verified) -> None:
@@ -351,7 +481,7 @@ def test_places_are_given_back(results: Path, verified) -> None:
     keep(edit(record(results, "random", "deletion"), change=elsewhere))
     assert "it needs models.checkpoint=... on the command line" in verified(results, "--rows", "0")[1]
     code, text, _ = verified(results, "--rows", "1000", "models.checkpoint=/nowhere/at/all.pth")
-    assert code == 0
+    assert code == 2
     assert "there is no checkpoint /nowhere/at/all.pth" in text
 
 
@@ -400,6 +530,46 @@ def test_tables_must_be_what_the_records_give(swept: Path, results: Path, verifi
     assert f"{path}: it has {len(lines) - 1} lines" in verified(results, "--rows", "0")[1]
     path.write_text(text)
     assert verified(results, "--rows", "0")[0] == 0
+    (stray := path.with_name("leaderboard-final.md")).write_text("| best | mine |")
+    code, said, _ = verified(results, "--rows", "0")
+    assert code == 1
+    assert f"refused: {stray}: not a table of these records" in said
+
+
+def test_a_certificate_is_proved_again_or_refused(
+    results: Path, verified, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "peak_checks.py").write_text(CHECKS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert certify.main(["--checks", "peak_checks", "--results", str(results)]) == 1, "one check fails"
+    capsys.readouterr()
+    path = results / "certificate-peak_checks.json"
+    code, text, _ = verified(results, "--rows", "0")
+    assert code == 1
+    assert f"{path}: {path.name} is not reproduced: --trust peak_checks runs its checks" in text
+    trusting = ("--rows", "0", "--trust", "peak_checks")
+    code, text, _ = verified(results, *trusting)
+    assert code == 0, text
+    true = path.read_text()
+    path.write_text(true.replace('"passed": false', '"passed": true'))
+    assert f"{path}: its checks, run again, say otherwise of total" in verified(results, *trusting)[1]
+    path.write_text(json.dumps({"metrics": {**json.loads(true)["metrics"], "more": {"version": "1", "checks": []}}}))
+    assert verified(results, *trusting)[0] == 1
+    path.write_text(true)
+    (tmp_path / "peak_checks.py").unlink()
+    monkeypatch.delitem(sys.modules, "peak_checks")
+    assert "its checks cannot be run again: peak_checks is no module" in verified(results, *trusting)[1]
+
+
+def test_a_copy_of_the_shipped_certificate_is_believed_and_no_other(results: Path, verified) -> None:
+    path = results / "certificate.json"
+    shutil.copy(SHIPPED, path)
+    assert verified(results, "--rows", "0")[0] == 0
+    path.write_text(path.read_text() + " ")
+    code, text, _ = verified(results, "--rows", "0", "--trust", "certificate")
+    assert code == 1
+    assert f"refused: {path}: it is not the certificate of this project" in text
 
 
 def test_files_that_are_no_records_are_named(results: Path, verified) -> None:
@@ -429,6 +599,8 @@ def test_records_from_before_are_reported(results: Path, verified) -> None:
     assert code == 0, text
     assert counts["without a digest"] == 1
     assert "it is from before records said what they are built from" in text
+    keep(path)
+    assert verified(results, "--rows", "5")[0] == 0, "there is nothing that could be computed again anywhere"
 
 
 def test_a_folder_without_records_or_a_wrong_word(tmp_path: Path, capsys) -> None:
