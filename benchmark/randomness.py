@@ -1,7 +1,8 @@
 """Random numbers keyed by (seed, purpose, uid, draw), never by the position in a batch or a global generator.
 
 Each key starts a SplitMix64 stream (Steele, Lea & Flood 2014, doi:10.1145/2660193.2660195) that is computed by
-position, so any number of images and draws comes from one tensor expression, equal on every device.
+position, so any number of images and draws comes from one tensor expression, equal on every device (normal numbers up
+to the last bit of a logarithm, sine or cosine).
 """
 
 from __future__ import annotations
