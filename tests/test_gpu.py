@@ -12,6 +12,7 @@ from benchmark.batches import freeze
 from benchmark.choices import CONF
 from benchmark.protocols import Batch, Metric, Scores
 from methods.input_x_gradient import InputXGradient
+from metrics._randomised import cascade
 
 pytestmark = pytest.mark.gpu
 METHODS = [name for name in choices.choices("methods") if name != "custom"]
@@ -21,13 +22,16 @@ METRICS = [name for name in choices.choices("metrics") if name != "custom"]
 @pytest.fixture
 def many(network, images) -> Batch:
     masks = images(16, channels=1, seed=3)[:, 0] > 0.8
-    return freeze(network, images(16), [f"image-{i}" for i in range(16)], masks=masks, chunk=50)
+    uids = [f"image-{i}" for i in range(16)]
+    return freeze(network, images(16), uids, masks=masks, labels=torch.arange(16) % 4, explain="label", chunk=50)
 
 
 def configured(group: str, name: str) -> object:
-    chosen = f"{group}=[{name}]" if group == "metrics" else f"{group}={name}"
+    chosen = [f"{group}=[{name}]" if group == "metrics" else f"{group}={name}", "models.layer=second"]
+    if name == "grid_pointing_game":  # the untrained network is sure of nothing
+        chosen.append("metrics.grid_pointing_game.min_confidence=0")
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", overrides=[chosen, "models.layer=second"])
+        config = compose("config", overrides=chosen)
     return plugins.build(config.metrics[name] if group == "metrics" else config.methods)
 
 
@@ -56,7 +60,8 @@ def test_metric(name: str, network, many) -> None:
 def score(metric: Metric, model: nn.Module, batch: Batch, maps: Tensor) -> dict[str, Tensor]:
     def whole(metric: Metric) -> Scores:
         parts = {name: whole(part) for name, part in metric.parts().items()}
-        prepared = {**metric.prepare(model, batch), **parts}
+        twin = {"twin": next(cascade(model, 1, "twin"))} if "twin" in metric.needs else {}
+        prepared = {**metric.prepare(model, batch), **parts, **twin}
         return metric.score(model, batch, maps, lambda m, b: InputXGradient().attribute(m, b), prepared)
 
     return dict(whole(metric).values)
