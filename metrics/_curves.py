@@ -72,10 +72,14 @@ class Units:
 
     def rank(self, batch: Batch, attributions: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
         """Rank of each unit `(N, most units)`, 0 for the most relevant, and how many units each image has `(N,)`."""
-        worth = units.pooled(maps.reduce_channels(attributions, self.reduce), unit)
+        worth = self.relevance(attributions, unit)
         there = units.sizes(unit) > 0
         ranks = maps.descending_ranks(worth.masked_fill(~there, -torch.inf), batch.keys("ties")[:, 0])
         return ranks, there.sum(1).expand(len(batch))
+
+    def relevance(self, attributions: Tensor, unit: Tensor) -> Tensor:
+        """What each unit is ranked by, `(N, most units)`: the mean of its pixels."""
+        return units.pooled(maps.reduce_channels(attributions, self.reduce), unit)
 
     def path(
         self, model: nn.Module, batch: Batch, attributions: Tensor, prepared: Mapping[str, Any]

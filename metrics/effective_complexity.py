@@ -6,14 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from benchmark import maps, units
-from benchmark.baselines import Absence
 from benchmark.errors import UserError
 from benchmark.protocols import Batch, Explain, Measure, Metric, Scores
-from metrics._curves import Units, walk
+from metrics._curves import Units, check_steps
 
 
 @dataclass(frozen=True)
@@ -46,28 +43,21 @@ class EffectiveComplexity(Units, Metric):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.steps < 1 or not self.epsilon > 0:
-            raise UserError(f"effective complexity needs steps >= 1 and epsilon > 0, not {self.steps}, {self.epsilon}")
+        check_steps(self.steps)
+        if not self.epsilon > 0:
+            raise UserError(f"effective complexity needs epsilon > 0, not {self.epsilon}")
+
+    def relevance(self, attributions: Tensor, unit: Tensor) -> Tensor:
+        """Magnitude, since what speaks against the target is needed too."""
+        return super().relevance(attributions, unit).abs()
 
     def score(
         self, model: nn.Module, batch: Batch, attributions: Tensor, explain: Explain, prepared: Mapping[str, Any]
     ) -> Scores:
-        unit = self.units_of(batch, prepared)
-        ranks, count = self._ranks(batch, attributions, unit)
-        steps = self.steps if self.unit.startswith("slic") else min(self.steps, ranks.shape[1])
-        fractions = torch.linspace(0, 1, steps + 1, dtype=torch.float64, device=count.device)
-        kept = (fractions * count[:, None]).round().long()
-        ends = batch.logits, prepared.get("absent_logits", batch.baseline_logits)
-        absence, ranks, gone = Absence.of(batch, self.baseline), units.spread(ranks, unit), count[:, None] - kept
-        curve = walk(model, absence, ranks, gone, ends, self.read, last_first=True)
+        follow, count = self.path(model, batch, attributions, prepared)
+        kept = self.grid(count, self.steps)
+        curve = follow(count[:, None] - kept, last_first=True)
         loss = (curve - curve[:, -1:]).square()
         enough = (loss < self.epsilon).int().argmax(1, keepdim=True)
         share = kept.gather(1, enough)[:, 0] / count.double()
         return Scores({"effective_complexity": share}, {"effective_complexity": loss})
-
-    def _ranks(self, batch: Batch, attributions: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
-        """As `rank`, by magnitude."""
-        worth = units.pooled(maps.reduce_channels(attributions, self.reduce), unit).abs()
-        there = units.sizes(unit) > 0
-        ranks = maps.descending_ranks(worth.masked_fill(~there, -torch.inf), batch.keys("ties")[:, 0])
-        return ranks, there.sum(1).expand(len(batch))

@@ -264,8 +264,8 @@ MUTANTS = (
     ),
     Mutant(
         *("units are ranked by the negative of the map", "plausible", "metrics/_curves.py"),
-        "worth = units.pooled(maps.reduce_channels(attributions, self.reduce), unit)",
-        "worth = -units.pooled(maps.reduce_channels(attributions, self.reduce), unit)",
+        "worth = self.relevance(attributions, unit)",
+        "worth = -self.relevance(attributions, unit)",
         ("pic",),
     ),
     Mutant(
@@ -283,7 +283,7 @@ MUTANTS = (
     Mutant(
         *("complexity counts values above epsilon", "Quantus EffectiveComplexity", "metrics/effective_complexity.py"),
         "share = kept.gather(1, enough)[:, 0] / count.double()",
-        "share = (maps.reduce_channels(attributions, self.reduce).abs() > self.epsilon).double().mean((1, 2))",
+        "share = (attributions.sum(1).abs() > self.epsilon).double().mean((1, 2))",
         ("effective_complexity",),
     ),
     Mutant(
