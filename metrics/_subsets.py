@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,9 +33,9 @@ class Subsets(Units):
     output: passes.Score = "logit"
     unit: str = "grid8"
 
+    @abstractmethod
     def subsets_of(self, batch: Batch, unit: Tensor) -> tuple[Choose, int]:
         """The subsets, and how many of them an image has."""
-        raise NotImplementedError
 
     def prepare(self, model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
         """The drops `(N, draws)`: they do not depend on the map."""
