@@ -119,8 +119,11 @@ class TestCommand:
         def entry(version: str, *passed: bool) -> dict:
             return {"version": version, "passed": True, "checks": [{"passed": each} for each in passed]}
 
-        proofs = {"a": {"mine": entry("1", True), "srg": entry("99", True), "empty": entry("1")}, "b": {}}
-        proofs["b"] = {"mine": entry("1", True, False), "other": entry("1", True)}
+        proofs = {
+            "a": {"mine": entry("1", True, False), "srg": entry("99", True), "empty": entry("1")},
+            "b": {"mine": entry("1", True), "other": entry("1", True)},
+            "c": {"other": entry("2", False)},
+        }
         for name, metrics in proofs.items():
             (tmp_path / f"certificate-{name}.json").write_text(json.dumps({"metrics": metrics}))
         own = certified(tmp_path) - certified(Path("nowhere"))

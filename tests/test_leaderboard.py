@@ -311,6 +311,7 @@ def test_a_metric_without_proof_shows_numbers_and_ranks_nothing(
     for method, skill in (("rise", 0.4), ("saliency", 0.2)):
         records.write(tmp_path, record(cell(method, "deletion"), {"deletion": skill + steps}))
         records.write(tmp_path, record(cell(method), {"srg": skill + steps}))
+        records.write(tmp_path, record(cell(method, "throughput", device="cpu"), {"images_per_second": [9.0]}))
     for version, ranked in (("1", True), ("2", False)):
         checks = [{"passed": True}]
         proof = {name: {"version": of, "checks": checks} for name, of in (("srg", version), ("deletion", "1"))}
@@ -325,6 +326,7 @@ def test_a_metric_without_proof_shows_numbers_and_ranks_nothing(
         assert "0.400 [" in text
         summary = pd.read_csv(tmp_path / "tables" / "leaderboard.csv")
         assert set(summary[summary["column"] == "srg"]["letters"].isna()) == {not ranked}
+        assert "throughput.images_per_second" in (tmp_path / "tables" / "cost.csv").read_text(), "a cost is a cost"
     (tmp_path / "certificate.json").write_text("[]")
     assert leaderboard.main([str(tmp_path)]) == 2
     assert "is no certificate" in capsys.readouterr().err
