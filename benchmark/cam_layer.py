@@ -57,8 +57,8 @@ def _outputs(network: nn.Module, size: tuple[int, int, int]) -> list[tuple[str, 
 
     passing = (nn.Identity, nn.Dropout)
     handles = [watch(name, each) for name, each in network.named_modules() if name and not isinstance(each, passing)]
-    device = next(network.parameters(), torch.empty(0)).device
-    images = torch.randn(2, *size, generator=torch.Generator().manual_seed(0)).to(device).requires_grad_()
+    like = next(network.parameters(), torch.empty(0))
+    images = torch.randn(2, *size, generator=torch.Generator().manual_seed(0)).to(like).requires_grad_()
     try:
         top = network(images).amax(1).sum()
         gradients = torch.autograd.grad(top, [output for _, output in seen], allow_unused=True)

@@ -12,12 +12,16 @@ GROUPS = ("models", "datasets", "methods", "metrics", "sweeps", "tracking")
 
 
 def choices(group: str, folders: Sequence[Path] = (CONF,)) -> dict[str, str]:
-    """Name and one-line description of every option of `group`: the first comment of its file."""
+    """Name and one-line description of every option of `group`: the first comment of its file.
+
+    Those that run the code of another library have its name before a slash, and come last.
+    """
     found = {}
     for folder in folders:
-        for path in sorted((folder / group).glob("*.yaml")):
+        for path in sorted((folder / group).rglob("*.yaml"), key=lambda path: (len(path.parts), path)):
             comments = [line[1:].strip() for line in path.read_text().splitlines() if line.startswith("#")]
-            found[path.stem] = next((text for text in comments if not text.startswith("@")), "")
+            name = path.relative_to(folder / group).with_suffix("").as_posix()
+            found[name] = next((text for text in comments if not text.startswith("@")), "")
     return found
 
 

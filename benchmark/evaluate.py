@@ -26,6 +26,7 @@ from benchmark.plugins import choose
 from benchmark.progress import Progress
 from benchmark.protocols import Batch, Method, Metric, Scores
 from benchmark.records import Record
+from benchmark.sharing import Shared
 from benchmark.subjects import Subject
 
 _METHOD_FACTS = ("class_agnostic", "has_baseline", "stochastic", "needs_gradient")
@@ -130,10 +131,7 @@ class Evaluation:
 
     def _explain_all(self) -> Mapping[str, Tensor]:
         with passes.unchanged(self.subject.model.network):
-            maps = [
-                self.explain(self.subject.model.network, batch.to(self.subject.device)).cpu()
-                for batch in self.progress.track(self.subject.batches, "explain")
-            ]
+            maps = [self._explained(batch) for batch in self.progress.track(self.subject.batches, "explain")]
         if len({part.shape[1:] for part in maps}) > 1:
             raise UserError(f"{self.choice.name} returned maps of different shapes for different batches")
         together = torch.cat(maps)
@@ -141,17 +139,27 @@ class Evaluation:
             raise UserError(f"{self.choice.name} returned NaN or infinity in all of {len(together)} maps")
         return {"maps": together}
 
+    def _explained(self, batch: Batch) -> Tensor:
+        """Maps of a batch of the subject, on the CPU; what other methods made of it is not made again."""
+        network, given = self.subject.model.network, batch.to(self.subject.device).copy()
+        images = (given.inputs, given.targets, given.baseline)
+        shared = Shared(self.subject.store, batch.uids, network, images)
+        return self._checked(network, replace(given, shared=shared)).detach().cpu()
+
     def explain(self, model: nn.Module, batch: Batch) -> Tensor:
         """Maps of `batch` for `model`, refused unless they have the shape of one."""
         # A copy, since what a method does to its images must not reach the next method, or this metric.
-        maps = self.method.attribute(model, batch.copy())
+        return self._checked(model, batch.copy()).detach()
+
+    def _checked(self, model: nn.Module, batch: Batch) -> Tensor:
+        maps = self.method.attribute(model, batch)
         count, channels, *size = batch.inputs.shape
         if not isinstance(maps, Tensor):
             raise UserError(f"{self.choice.name} returned {type(maps).__name__}, expected a tensor")
         if tuple(maps.shape) not in {(count, channels, *size), (count, 1, *size)}:
             wanted = f"({count}, {channels}, {size[0]}, {size[1]}) or ({count}, 1, {size[0]}, {size[1]})"
             raise UserError(f"{self.choice.name} returned a map of shape {tuple(maps.shape)}, expected {wanted}")
-        return maps.detach()
+        return maps
 
     def _check(self, metric: Metric) -> None:
         """Raise why this metric cannot score this method here, before a pass is counted for it."""

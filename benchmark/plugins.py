@@ -91,6 +91,9 @@ def _check_types(config: DictConfig) -> None:
         return  # what is wrong is said where it is built
     if not is_dataclass(found) or not isinstance(options, dict):
         return
+    for value in config.values():
+        if isinstance(value, DictConfig):
+            _check_types(value)
     types = get_type_hints(found)
     for field in fields(found):
         value = options.get(field.name, None)
@@ -150,12 +153,30 @@ def choose(name: str, plugin: Any, config: DictConfig | None = None) -> Choice:
         parameters = inspect.signature(type(plugin)).parameters.values()
         options = {p.name: p.default for p in parameters if p.default is not p.empty} | named
     try:
-        params = json.loads(json.dumps(options, allow_nan=False))
+        params = json.loads(json.dumps(options, allow_nan=False, default=_settings))
     except (TypeError, ValueError) as error:
         raise UserError(
             f"options of {type(plugin).__name__} must be plain numbers, strings and lists: {error}"
         ) from None
-    return Choice(name, params, str(plugin.version) + source_hash(type(plugin)))
+    return Choice(name, params, _version(plugin))
+
+
+def _settings(plugin: Any) -> dict[str, Any]:
+    """A plug-in that is an option of another one, as what builds it again."""
+    if not is_dataclass(plugin):
+        raise TypeError(f"{type(plugin).__name__} is none")
+    target = f"{type(plugin).__module__}.{type(plugin).__qualname__}"
+    return {"_target_": target} | {field.name: getattr(plugin, field.name) for field in fields(plugin)}
+
+
+def _version(plugin: Any) -> str:
+    """The version of `plugin` and of every plug-in among its options: a change of those moves its numbers too."""
+    version = str(plugin.version) + source_hash(type(plugin))
+    options = [getattr(plugin, field.name) for field in fields(plugin)] if is_dataclass(plugin) else []
+    for option in options:
+        inner = list(option.values()) if isinstance(option, dict) else [option]
+        version += "".join(f"+{type(each).__name__}@{_version(each)}" for each in inner if is_dataclass(each))
+    return version
 
 
 def check_name(group: str, name: str, config: DictConfig) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from benchmark import randomness
 from benchmark.errors import UserError
+from benchmark.sharing import Shared
 
 Explain = Callable[[nn.Module, "Batch"], Tensor]
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Batch:
         mean: of each channel (or one for all) in pixel space, subtracted before the network.
         std: likewise, divided by before the network.
         whole: the data set that this is a part of, on the CPU, or None where this is all of it.
+        shared: what methods have made of exactly these images, or None where nothing is kept.
     """
 
     inputs: Tensor
@@ -46,6 +49,7 @@ class Batch:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     whole: Batch | None = None
+    shared: Shared | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.uids)
@@ -62,6 +66,15 @@ class Batch:
     def normalise(self, pixels: Tensor) -> Tensor:
         """From pixel space to what the model wants."""
         return (pixels - _channels(self.mean, pixels)) / _channels(self.std, pixels)
+
+    def once(self, model: nn.Module, key: tuple[object, ...], make: Callable[[], Made]) -> Made:
+        """`make()`, or what another method of the sweep made under `key` of `model` and these very images.
+
+        `key` names what is made and every option that it depends on, and the result must depend on nothing else.
+        """
+        if self.shared is None:
+            return make()
+        return self.shared.once(model, (self.inputs, self.targets, self.baseline), key, make)
 
     def to(self, device: torch.device | str) -> Batch:
         return self._mapped(self.uids, lambda tensor: tensor.to(device))
@@ -110,6 +123,18 @@ class Method(Protocol):
     has_baseline: ClassVar[bool] = False
     stochastic: ClassVar[bool] = False
     needs_gradient: ClassVar[bool] = False
+
+    @property
+    def passes(self) -> int | None:
+        """Passes an image, forward and backward counted apart, or None where options alone do not say."""
+        return None
+
+    def within(self, passes: int) -> Self:
+        """This method with as many samples, steps or masks as `passes` passes an image allow, at least one.
+
+        Itself where it has no such number. Forward and backward count apart, as in `passes`.
+        """
+        return self
 
     def attribute(self, model: nn.Module, batch: Batch) -> Tensor:
         """Signed map `(N, C, H, W)`, or `(N, 1, H, W)`: one value a pixel that stands for all its channels together."""

@@ -79,6 +79,8 @@ class Sweep:
         plugins.check_name("methods", chosen["methods"], config.methods)
         method = plugins.build(config.methods, trusted)
         plugins.require(method, Method, "attribute(model, batch)")
+        if config.budget is not None:
+            method = _within(method, config.budget)
         name = plugins.title(chosen["methods"], method)
         evaluation = Evaluation(self.root, subject, plugins.choose(name, method, config.methods), method, self.progress)
         outcomes = list(evaluation.run(_metrics(config, trusted), config.debug))
@@ -190,6 +192,13 @@ class Plan(Callback):
         swept = [f"{key}={value}" for key, value in config.hydra.sweeper.params.items()]
         parsed = OverridesParser.create().parse_overrides([*swept, *config.hydra.overrides.task])
         SWEEP.jobs = sum(map(len, BasicSweeper.split_arguments(parsed, None)))
+
+
+def _within(method: Method, budget: object) -> Method:
+    """`method` with as many samples, steps or masks as `budget` passes an image allow."""
+    if not (isinstance(budget, int) and budget > 0):
+        raise UserError(f"budget={budget} is no number of passes an image: expected 1 or more, or null")
+    return method.within(budget)
 
 
 def _metrics(config: DictConfig, trusted: set[str]) -> dict[str, tuple[Choice, Metric]]:

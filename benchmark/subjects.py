@@ -6,7 +6,7 @@ import platform
 import socket
 import subprocess
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from benchmark.errors import UserError
 from benchmark.models import Model
 from benchmark.plugins import build, choose, source_hash
 from benchmark.protocols import Batch
+from benchmark.sharing import Store
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Subject:
         seed: of every random draw.
         environment: what the scores were computed with, for the records.
         build: the configs of `model` and `dataset` without places on disk, so that a record can be computed again.
+        store: what methods share, such as gradients.
     """
 
     model: Model
@@ -49,6 +51,7 @@ class Subject:
     seed: int
     environment: Mapping[str, Any]
     build: Mapping[str, Any]
+    store: Store = field(default_factory=Store)
 
 
 def load(config: DictConfig, trusted: Collection[str] = ()) -> Subject:

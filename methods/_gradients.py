@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from benchmark import passes
 from benchmark.errors import NotApplicable
+from benchmark.protocols import Batch
 
 
 def logit_gradient(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
@@ -31,3 +32,8 @@ def input_gradients(model: nn.Module, inputs: Tensor, targets: Tensor, chunk: in
         return logit_gradient(model, inputs[start:stop], targets[start:stop])
 
     return torch.cat(list(passes.chunked(part, len(inputs), chunk)))
+
+
+def clean_gradient(model: nn.Module, batch: Batch) -> Tensor:
+    """`logit_gradient` of the images of `batch` themselves, made once for all methods of a sweep that need it."""
+    return batch.once(model, ("gradient",), lambda: input_gradients(model, batch.inputs, batch.targets, batch.chunk))

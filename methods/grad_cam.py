@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
-from benchmark import maps, passes
-from benchmark.errors import NotApplicable
 from benchmark.protocols import Batch, Method
-from methods._layers import layer_of, leaf_at, spatial
+from methods._layers import activation_and_gradient, upsampled
 
 
 @dataclass(frozen=True)
@@ -36,31 +33,12 @@ class GradCAM(Method):
     """
 
     needs_gradient = True
+    passes = 2
 
     layer: str
     relu: bool = True
 
     def attribute(self, model: nn.Module, batch: Batch) -> Tensor:
-        if not self.layer:
-            raise NotApplicable("the network has no layer with a spatial map")
-        size = (batch.inputs.shape[2], batch.inputs.shape[3])
-        layer, prefix = layer_of(model, self.layer), maps.prefix_tokens(model)
-
-        def part(start: int, stop: int) -> Tensor:
-            with leaf_at(layer) as outputs:
-                # A copy, because a model may begin with an in-place operation.
-                logits = model(batch.inputs[start:stop].clone())
-            score = passes.class_scores(logits, batch.targets[start:stop]).sum()
-            gradient = None
-            if outputs and score.requires_grad:
-                (gradient,) = torch.autograd.grad(score, outputs[-1], allow_unused=True)
-            if gradient is None:
-                raise NotApplicable(f"the model's output does not depend on layer {self.layer!r}")
-            if len(gradient) != stop - start:
-                raise NotApplicable(f"layer {self.layer!r} splits images into windows: its rows are no images")
-            weights = spatial(gradient, size, prefix).mean((2, 3), keepdim=True)
-            cam = (weights * spatial(outputs[-1].detach(), size, prefix)).sum(1, keepdim=True)
-            return nn.functional.interpolate(cam.relu() if self.relu else cam, size, mode="bilinear")
-
-        with torch.enable_grad():
-            return torch.cat(list(passes.chunked(part, len(batch), batch.chunk)))
+        activation, gradient = activation_and_gradient(model, batch, self.layer)
+        cam = (gradient.mean((2, 3), keepdim=True) * activation).sum(1, keepdim=True)
+        return upsampled(cam.relu() if self.relu else cam, batch)

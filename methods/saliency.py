@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from benchmark.protocols import Batch, Method
-from methods._gradients import input_gradients
+from methods._gradients import clean_gradient
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Saliency(Method):
     """
 
     needs_gradient = True
+    passes = 2
 
     def attribute(self, model: nn.Module, batch: Batch) -> Tensor:
-        return input_gradients(model, batch.inputs, batch.targets, batch.chunk).abs().amax(1, keepdim=True)
+        return clean_gradient(model, batch).abs().amax(1, keepdim=True)

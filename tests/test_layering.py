@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-BOTTOM = {"protocols", "errors", "randomness", "passes", "maps", "cells", "baselines", "imputation", "units"}
+BOTTOM = {"protocols", "errors", "randomness", "passes", "maps", "cells", "baselines", "imputation", "units", "sharing"}
 """Shared primitives below methods and metrics; they import nothing of ours but each other."""
 
 HEAVY = {"torch", "timm", "torchvision", "wandb"}

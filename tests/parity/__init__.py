@@ -1,0 +1,1 @@
+"""Methods beside the reference implementations of other libraries: the source of docs/parity.md and docs/speed.md."""
