@@ -29,7 +29,7 @@ from benchmark.records import Record
 from benchmark.sharing import Shared
 from benchmark.subjects import Subject
 
-_METHOD_FACTS = ("class_agnostic", "has_baseline", "stochastic", "needs_gradient")
+_METHOD_FACTS = ("class_agnostic", "has_baseline", "stochastic", "needs_gradient", "passes")
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,17 @@ class Outcome:
 
 @dataclass
 class Evaluation:
-    """One method on one subject: explained at most once, scored by any number of metrics."""
+    """One method on one subject: explained at most once, scored by any number of metrics.
+
+    `budget` is what the options of the method were cut to, in passes an image, or None.
+    """
 
     root: Path
     subject: Subject
     choice: Choice
     method: Method
     progress: Progress
+    budget: int | None = None
 
     def cell(self, choice: Choice, metric: Metric) -> Cell:
         subject = self.subject
@@ -87,6 +91,7 @@ class Evaluation:
             "family": metric.family,
             "role": self.method.role,
             "method": {name: getattr(self.method, name) for name in _METHOD_FACTS},
+            "budget": self.budget,
             "reason": None,
             "seconds": 0.0,
             "forwards": 0,

@@ -28,6 +28,7 @@ AXES = ("model", "dataset", "method", "metric")
 ROLES = {"method": "", "null": "null rows: know nothing of the model", "oracle": "oracle rows: know the truth"}
 FACTS = ["metric", "measure", "family", "unit", "device", "higher_is_better", "ranked"]
 _FAMILIES = ("faithfulness", "axioms", "localisation", "robustness", "randomisation", "complexity")
+_COSTS = ["passes", "budget"]
 _NO_MEASURE = {"family": "other", "unit": "", "higher_is_better": None, "ranked": False}
 
 
@@ -84,7 +85,8 @@ def frame(
     """One tidy frame: a row an image and measure, and one with status `failed` for each measure of a failed cell.
 
     Columns: model, dataset, method, metric (labels), column (the metric, with the measure where it has another name),
-    measure, family, higher_is_better (True, False, None), ranked, unit, device (of timings), role, uid (`-` for one
+    measure, family, higher_is_better (True, False, None), ranked, unit, device (of timings), role, passes (an image, of
+    the method; NaN where its options alone do not say) and budget (that it was cut to, NaN for none), uid (`-` for one
     number a cell), target, value (NaN unless status is `ok`), status, reason (empty where there is none).
 
     Args:
@@ -127,6 +129,7 @@ def _allowed(record: Record, certified: Set[tuple[str, str]] | None) -> Mapping[
 def assemble(scored: Sequence[Scored], failed: Sequence[tuple[Cell, str]], names: Labels) -> pd.DataFrame:
     known = {record.cell.metric.name: (record.facts["measures"], record.facts["family"]) for record in scored}
     roles = {names["method", identity(record.cell, "method")]: record.facts["role"] for record in scored}
+    costs = _costs(scored, names)
     measured: list[dict[str, Any]] = []
     owners: list[int] = []
     parts: list[pd.DataFrame] = []
@@ -146,6 +149,7 @@ def assemble(scored: Sequence[Scored], failed: Sequence[tuple[Cell, str]], names
                     "unit": measure["unit"],
                     "device": cell.device or "",
                     "role": roles.get(axes["method"], "method"),
+                    **costs.get(axes["method"], dict.fromkeys(_COSTS)),
                     "reason": reason,
                 }
             )
@@ -162,11 +166,22 @@ def assemble(scored: Sequence[Scored], failed: Sequence[tuple[Cell, str]], names
     if not parts:
         raise UserError("there is no record to make a table of")
     order = np.argsort(owners, kind="stable")
-    cells = pd.DataFrame(measured).astype({"higher_is_better": object}).iloc[np.array(owners)[order]]
+    types = {"higher_is_better": object, "passes": float, "budget": float}
+    cells = pd.DataFrame(measured).astype(types).iloc[np.array(owners)[order]]
     scores = pd.concat(parts, ignore_index=True).iloc[order]
     tidy = pd.concat([cells.reset_index(drop=True), scores.reset_index(drop=True)], axis=1)
     front = ["model", "dataset", "method", "metric", "column", "measure", "family", "higher_is_better", "ranked"]
-    return tidy[[*front, "unit", "device", "role", "uid", "target", "value", "status", "reason"]]
+    return tidy[[*front, "unit", "device", "role", *_COSTS, "uid", "target", "value", "status", "reason"]]
+
+
+def _costs(scored: Sequence[Scored], names: Labels) -> dict[str, dict[str, float | None]]:
+    """By label of a method its passes an image and its budget: a method that no budget changes may have either."""
+    found: dict[str, dict[str, float | None]] = {}
+    for record in scored:
+        costs = found.setdefault(names["method", identity(record.cell, "method")], dict.fromkeys(_COSTS))
+        costs["passes"] = record.facts.get("method", {}).get("passes")
+        costs["budget"] = record.facts.get("budget") or costs["budget"]
+    return found
 
 
 def _flat(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -208,7 +223,7 @@ def summarise(tidy: pd.DataFrame) -> pd.DataFrame:
 def _summarise_pair(part: pd.DataFrame) -> pd.DataFrame:
     """The summary of one model on one data set; `part` holds all of its cells that go into one table."""
     columns = _ordered_columns(part.drop_duplicates("column").set_index("column")[FACTS])
-    roles = part.drop_duplicates("method").set_index("method")["role"]
+    roles = part.drop_duplicates("method").set_index("method")[["role", *_COSTS]]
     grid = pd.MultiIndex.from_product([columns.index, roles.index], names=["column", "method"])
 
     valid = (part["status"] == "ok") & np.isfinite(part["value"])
@@ -238,7 +253,8 @@ def _summarise_pair(part: pd.DataFrame) -> pd.DataFrame:
     order = {method: place for place, method in enumerate(_ordered_methods(table, columns))}
     table = table.sort_values("method", key=lambda methods: methods.map(order), kind="stable")
     table = table.sort_values("column", key=lambda names: names.map(columns.index.get_loc), kind="stable")
-    front = ["model", "dataset", "column", "method", "role", *FACTS, "mean", "low", "high", "letters", "n", "total"]
+    front = ["model", "dataset", "column", "method", "role", *_COSTS, *FACTS]
+    front += ["mean", "low", "high", "letters", "n", "total"]
     return table[[*front, "degenerate", "invalid", "not_applicable", "status", "reason"]]
 
 

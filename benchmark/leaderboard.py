@@ -26,6 +26,8 @@ _LEGEND = (
     "family-wise level of 5 %. A column without letters describes and does not rank.",
     "↑ higher is better, ↓ lower is better; without an arrow the number has no direction. Rows are sorted by the "
     "column named in the title, null and oracle rows stand apart.",
+    "`passes`: forward and backward passes through the model that one explanation takes, empty where that depends on "
+    "the image or the model. `budget`: the passes that samples, steps and masks of the methods were cut to.",
     "`62/64` after a number: only 62 of 64 images could be scored, the others are left out and listed below the table "
     "as `degenerate` (undefined for this map or model) or `invalid` (NaN or infinity in the map).",
     "`uncertified`: the metric has not proved itself on models with a known answer (`python -m benchmark.certify`), so "

@@ -25,7 +25,7 @@ GROUPS = {"model": "models", "dataset": "datasets", "method": "methods", "metric
 """The folder of `conf` for each axis of a cell."""
 
 _SETTINGS = ("device", "threads", "batch_size", "chunk", "channels_last")
-_METHOD_FACTS = ("class_agnostic", "has_baseline", "stochastic", "needs_gradient")
+_METHOD_FACTS = ("class_agnostic", "has_baseline", "stochastic", "needs_gradient", "passes")
 
 
 class Refused(Exception):

@@ -82,7 +82,8 @@ class Sweep:
         if config.budget is not None:
             method = _within(method, config.budget)
         name = plugins.title(chosen["methods"], method)
-        evaluation = Evaluation(self.root, subject, plugins.choose(name, method, config.methods), method, self.progress)
+        choice = plugins.choose(name, method, config.methods)
+        evaluation = Evaluation(self.root, subject, choice, method, self.progress, config.budget)
         outcomes = list(evaluation.run(_metrics(config, trusted), config.debug))
         self.outcomes += outcomes
         self._track(config, evaluation, outcomes)

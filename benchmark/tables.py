@@ -18,12 +18,15 @@ _WORDS = {"not_applicable": "n/a"}
 
 @dataclass(frozen=True)
 class _Table:
-    """One model on one data set: the cells of its methods (lines) by columns, each cell in pieces to be aligned."""
+    """One model on one data set: the cells of its methods (lines) by columns, each cell in pieces to be aligned.
+
+    `beside` is what stands beside every method, by heading: how many images, and its passes an image.
+    """
 
     title: str
     columns: pd.DataFrame
     roles: pd.Series
-    images: Mapping[str, str]
+    beside: Mapping[str, Mapping[str, str]]
     pieces: Mapping[tuple[str, str], list[str]]
     notes: list[str]
 
@@ -39,6 +42,7 @@ def _tables(summary: pd.DataFrame) -> Iterator[_Table]:
         title = [f"dataset {dataset}", f"model {model}"]
         first = headline(columns)
         title += [COST, *dict.fromkeys(columns["device"])] if cost else [f"n = {totals.max()}"]
+        title += _budget(part)
         title += [f"sorted by {first}"] if first else []
         pieces = {
             (str(row.method), str(name)): _cost(row) if cost else _pieces(row, sizes)
@@ -46,8 +50,20 @@ def _tables(summary: pd.DataFrame) -> Iterator[_Table]:
             for sizes in [rows[["low", "high", "mean"]].abs().max(axis=1)]
             for row in rows.itertuples()
         }
-        images = {} if cost else {str(method): str(total or "") for method, total in totals.items()}
-        yield _Table(" · ".join(title), columns, roles, images, pieces, _notes(part))
+        beside = {"n": {str(method): str(total or "") for method, total in totals.items()}}
+        passes = part.drop_duplicates("method").set_index("method")["passes"]
+        if passes.notna().any():
+            beside["passes"] = {str(method): "" if np.isnan(each) else f"{each:.0f}" for method, each in passes.items()}
+        yield _Table(" · ".join(title), columns, roles, {} if cost else beside, pieces, _notes(part))
+
+
+def _budget(part: pd.DataFrame) -> list[str]:
+    """The passes an image that methods were cut to, where that is said of each of them or they take no more."""
+    methods = part[part["role"] == "method"].drop_duplicates("method")
+    budgets = methods["budget"].dropna().unique()
+    if len(budgets) != 1 or not ((methods["budget"] == budgets[0]) | (methods["passes"] <= budgets[0])).all():
+        return []
+    return [f"budget {budgets[0]:.0f} passes an image"]
 
 
 def _pieces(row: Any, sizes: pd.Series) -> list[str]:
@@ -90,8 +106,11 @@ def heading(name: str, fact: Any) -> str:
 
 
 def _notes(part: pd.DataFrame) -> list[str]:
-    """Why cells have no number, and which images are left out, each reason once."""
+    """Why cells have no number, which images are left out, which methods were cut to a budget: each reason once."""
     notes = []
+    if not _budget(part):
+        for budget, same in part.drop_duplicates("method").groupby("budget", sort=False):
+            notes.append(f"budget {budget:.0f} passes an image: {', '.join(same['method'])}")
     for status in ("not_applicable", "failed", "missing"):
         for reason, same in part[part["status"] == status].groupby("reason", sort=False):
             notes.append(f"{_WORDS.get(status, status)}: {_which(same, part)}: {str(reason) or 'no value'}")
@@ -133,8 +152,8 @@ def _blocks(table: _Table, family: str, columns: pd.DataFrame, width: int) -> It
     """The lines of a family, its columns side by side as far as they fit."""
     methods = [str(method) for method in table.roles.index]
     stub = [_column([family, *methods])]
-    if table.images:
-        stub.append(_column(["n", *(table.images[method] for method in methods)], right=True))
+    for beside, texts in table.beside.items():
+        stub.append(_column([beside, *(texts[method] for method in methods)], right=True))
     waiting = []
     for name, fact in columns.iterrows():
         above, label = ("", str(name)) if fact["metric"] == name else (str(fact["metric"]), str(fact["measure"]))
@@ -192,17 +211,17 @@ def markdown(summary: pd.DataFrame) -> str:
     for table in _tables(summary):
         lines += [f"## {_escaped(table.title)}", ""]
         for family, columns in table.columns.groupby("family", sort=False):
-            counts = bool(table.images)
+            counts = len(table.beside)
             headings = [heading(str(name), fact) for name, fact in columns.iterrows()]
-            lines += [f"### {family}", "", _line(["method", *(["n"] if counts else []), *headings])]
-            lines.append("|:--|" + ("--:|" if counts else "") + "--:|" * len(columns))
+            lines += [f"### {family}", "", _line(["method", *table.beside, *headings])]
+            lines.append("|:--|" + "--:|" * (counts + len(columns)))
             before = "method"
             for method, role in table.roles.items():
                 if role != before and ROLES.get(role):
                     lines.append(_line([f"*{ROLES[role]}*", *[""] * (len(columns) + counts)]))
                 before = role
                 cells = [" ".join(filter(None, table.pieces[str(method), str(name)])) for name in columns.index]
-                lines.append(_line([str(method), *([table.images[str(method)]] if counts else []), *cells]))
+                lines.append(_line([str(method), *(texts[str(method)] for texts in table.beside.values()), *cells]))
             lines.append("")
         lines += [*(f"- {_escaped(note)}" for note in table.notes), *([""] if table.notes else [])]
     return "\n".join(lines)

@@ -23,6 +23,7 @@ class GroundTruth(Method):
     """
 
     role = "oracle"
+    passes = 0
     class_agnostic = True
 
     def attribute(self, model: nn.Module, batch: Batch) -> Tensor:

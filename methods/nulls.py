@@ -18,6 +18,7 @@ class Random(Method):
 
     version = "2"
     role = "null"
+    passes = 0
     class_agnostic = True
     stochastic = True
 
@@ -30,6 +31,7 @@ class Constant(Method):
     """One everywhere, `(N, 1, H, W)`: how a metric treats ties."""
 
     role = "null"
+    passes = 0
     class_agnostic = True
 
     def attribute(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -48,6 +50,7 @@ class CentrePrior(Method):
     """
 
     role = "null"
+    passes = 0
     class_agnostic = True
 
     sigma: float = 0.25
@@ -72,6 +75,7 @@ class Sobel(Method):
     """
 
     role = "null"
+    passes = 0
     class_agnostic = True
 
     def attribute(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -86,6 +90,7 @@ class InputMagnitude(Method):
     """`|x|` in the model's normalised space, `(N, C, H, W)`: what input x gradient has without the gradient."""
 
     role = "null"
+    passes = 0
     class_agnostic = True
 
     def attribute(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -106,6 +111,7 @@ class Intensity(Method):
     """
 
     role = "null"
+    passes = 0
     class_agnostic = True
 
     sigma: float = 0.0
@@ -142,6 +148,7 @@ class BlurredRandom(Method):
 
     version = "2"
     role = "null"
+    passes = 0
     class_agnostic = True
     stochastic = True
 

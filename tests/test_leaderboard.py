@@ -585,3 +585,36 @@ def test_help_and_tables_need_no_deep_learning() -> None:
     code = "import sys, benchmark.leaderboard; print(sorted({'torch', 'timm', 'wandb', 'hydra'} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "[]\n"
+
+
+def costing(method: str, values: list[float], passes: int | None, budget: int | None) -> Record:
+    found = record(cell(method), {"srg": values})
+    return replace(found, facts={**found.facts, "method": {"passes": passes}, "budget": budget})
+
+
+def test_the_table_states_the_budget() -> None:
+    spent = [costing("rise", [0.5, 0.4], 64, 64), costing("lime", [0.3, 0.4], None, 64)]
+    cheap = costing("saliency", [0.1, 0.2], 2, None)
+    text = terminal(summarise(frame([*spent, cheap])), width=100)
+    assert (
+        text.splitlines()[0] == "dataset shapes · model small_cnn · n = 2 · budget 64 passes an image · sorted by srg"
+    )
+    assert [line.split()[:3] for line in text.splitlines()[4:8]] == [
+        ["─" * len(text.splitlines()[4])],
+        ["rise", "2", "64"],
+        ["lime", "2", "0.350"],
+        ["saliency", "2", "2"],
+    ]
+    assert "| method | n | passes | srg ↑ |" in markdown(summarise(frame([*spent, cheap])))
+
+
+def test_a_budget_that_not_all_keep_is_a_note() -> None:
+    dear = costing("ablation_cam", [0.1, 0.2], 1281, None)
+    lines = terminal(summarise(frame([costing("rise", [0.5, 0.4], 64, 64), dear])), width=100).splitlines()
+    assert "budget" not in lines[0]
+    assert lines[-1] == "budget 64 passes an image: rise"
+
+
+def test_a_method_that_no_budget_changes_may_be_filed_with_and_without_one() -> None:
+    filed = [costing("saliency", [0.5, 0.4], 2, 64), record(cell("saliency", "deletion"), {"deletion": [0.1, 0.2]})]
+    assert set(summarise(frame(filed))["budget"]) == {64.0}

@@ -271,7 +271,7 @@ def test_an_exchanged_cell_is_found(results: Path, verified) -> None:
                 lambda facts, name=name: facts["method"].update({name: not facts["method"][name]}),
                 "it states the method {",
             )
-            for name in ("class_agnostic", "has_baseline", "stochastic", "needs_gradient")
+            for name in ("class_agnostic", "has_baseline", "stochastic", "needs_gradient", "passes")
         ],
         (lambda facts: facts.pop("build"), "its rows have a digest, and it does not say"),
         (lambda facts: facts["environment"].pop("settings"), "its rows have a digest, and it does not say"),
