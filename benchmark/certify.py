@@ -79,7 +79,7 @@ def _modules(package: Any) -> list[pkgutil.ModuleInfo]:
     return sorted(pkgutil.iter_modules(package.__path__), key=lambda module: module.name)
 
 
-def document(proofs: Sequence[Proof], axioms: Sequence[Axiom]) -> dict[str, Any]:
+def document(proofs: Sequence[Proof], axioms: Mapping[str, Sequence[Axiom]]) -> dict[str, Any]:
     """What goes into certificate.json: numbers rounded to six digits, so that machines agree on them."""
     metrics = {
         proof.name: {
@@ -100,10 +100,17 @@ def document(proofs: Sequence[Proof], axioms: Sequence[Axiom]) -> dict[str, Any]
         }
         for proof in proofs
     }
-    methods: dict[str, dict[str, Any]] = {}
-    for axiom in axioms:
-        entry = {"violation": _rounded(axiom.violation), "promised": axiom.promised, "passed": axiom.passed}
-        methods.setdefault(axiom.method, {})[axiom.axiom] = entry
+    methods = {
+        name: {
+            axiom.axiom: {
+                "violation": _rounded(axiom.violation),
+                "promised": axiom.promised,
+                "passed": axiom.passed,
+            }
+            for axiom in tried
+        }
+        for name, tried in axioms.items()
+    }
     return {"metrics": metrics, "methods": methods}
 
 
@@ -119,7 +126,7 @@ def _everything(names: Sequence[str]) -> dict[str, Any]:
     from benchmark.certificate import meta, methods
     from benchmark.certificate.checks import build
 
-    found = document(prove(names), [axiom for name in methods.methods() for axiom in methods.axioms(name)])
+    found = document(prove(names), {name: methods.axioms(name) for name in methods.methods()})
     found["degraded"] = [
         {
             "metric": name if measure == name else f"{name}.{measure}",
@@ -194,10 +201,10 @@ def _certify(options: argparse.Namespace, existing: Sequence[str]) -> int:
     torch.set_num_threads(1)  # the models are too small to share
     if options.checks:
         checks = own(options.checks)
-        found = document(prove(list(checks), checks), [])
+        found = document(prove(list(checks), checks), {})
         _write(options.results, f"certificate-{'-'.join(options.checks)}", found)
     elif options.metrics:
-        found = document(prove(options.metrics), [])
+        found = document(prove(options.metrics), {})
     else:
         found = _everything(existing)
         _write(options.results, "certificate", found)

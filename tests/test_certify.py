@@ -158,7 +158,7 @@ def test_what_fails_is_marked_on_the_page() -> None:
     wrong = Check("srg", "linear", "a | b", 1.0, 2.0, 0.1)
     right = Check("srg", "constant", "claim", 0.0, 1e-13, 1e-9)
     proofs = [certify.Proof("srg", "2", "faithfulness", [wrong, right]), certify.Proof("new", "1", "complexity", [])]
-    found = certify.document(proofs, [methods.Axiom("saliency", "dummy", 0.5)])
+    found = certify.document(proofs, {"saliency": [methods.Axiom("saliency", "dummy", 0.5)]})
     assert found["metrics"]["srg"]["checks"][1]["measured"] == 0.0
     page = certify.page(found)
     for line in (

@@ -68,11 +68,15 @@ def _axioms(methods: Mapping[str, Any]) -> list[str]:
         "|:--|" + "--:|" * len(names),
     ]
     for method, row in methods.items():
+        if not row:
+            continue
         marks = {True: " ✓", False: " ✗"}
         cells = [
-            f"{each['violation']:.2g}" + (marks[each["passed"]] if each["promised"] else "") for each in row.values()
+            _short(each["violation"]) + (marks[each["passed"]] if each["promised"] else "") for each in row.values()
         ]
         lines.append(_line([method, *cells]))
+    if idle := [method for method, row in methods.items() if not row]:
+        lines += ["", f"Without attention, which these networks do not have, there is no map by {', '.join(idle)}."]
     return lines
 
 
