@@ -9,20 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from benchmark import passes, randomness
-from benchmark.errors import UserError, unknown
+from benchmark.errors import NotApplicable, UserError, unknown
 from benchmark.imputation import impute
 from benchmark.protocols import Batch
 
-Baseline = Literal["zero", "black", "white", "grey", "mean", "blur", "uniform", "sample"]
+Baseline = Literal["zero", "black", "white", "grey", "mean", "blur", "uniform", "sample", "empty"]
 """An image without information.
 
 zero: 0 in the model's normalised space, so the mean colour of what it was trained on. black, white, grey: 0, 1 and 1/2
 in pixel space. mean: each image's own mean colour. blur: the image under RISE's window of 11 x 11 pixels, a Gaussian of
 sigma 5 whose tails are folded back into the window, with the model's mean colour beyond the borders. uniform:
-independent uniform pixels. sample: another image of the data set.
+independent uniform pixels. sample: another image of the data set. empty: the scene drawn without its parts, where the
+data set draws its images.
 """
 
-Fill = Literal["shared", "zero", "black", "white", "grey", "mean", "blur", "uniform", "sample", "nli"]
+Fill = Literal["shared", "zero", "black", "white", "grey", "mean", "blur", "uniform", "sample", "empty", "nli"]
 """What a metric puts in place of pixels: a `Baseline`, `shared` for the one that the data set's choice fixed for all
 methods and metrics, or `nli`, noisy linear imputation of the missing from what is left (Rong et al. 2022)."""
 
@@ -54,6 +55,10 @@ def image(batch: Batch, kind: Baseline) -> Tensor:
         return _blurred(inputs)
     if kind == "sample":
         return _samples(batch)
+    if kind == "empty":
+        if batch.empty is None:
+            raise NotApplicable("the data set does not draw its scenes without their parts (baseline empty)")
+        return batch.empty
     if kind == "uniform":
         pixels = randomness.uniform(batch.keys("baseline")[:, 0], *inputs.shape[1:]).to(inputs.dtype)
     elif kind in _CONSTANTS:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from benchmark import baselines, passes
@@ -25,6 +26,9 @@ def freeze(
     std: Sequence[float] = (1.0,),
     labels: Tensor | None = None,
     masks: Tensor | None = None,
+    parts: Tensor | None = None,
+    empty: Tensor | None = None,
+    truth: Tensor | None = None,
     explain: Explained = "predicted",
     baseline: Baseline = "mean",
     seed: int = 0,
@@ -35,6 +39,9 @@ def freeze(
     Args:
         network: in eval mode; its own prediction is the target when `explain` is `predicted`.
         labels: `(N,)`, the target when `explain` is `label`.
+        parts: `(N, H, W)`, see `Batch`.
+        empty: `(N, C, H, W)` in [0, 1], see `Batch`.
+        truth: `(N, K, H, W)`, the contributions to each class, of which the batch keeps those to the target.
         mean: of each channel, or one for all, subtracted before the network.
         std: likewise, divided by.
 
@@ -43,8 +50,17 @@ def freeze(
             baseline.
     """
     nothing = pixels.new_empty(len(pixels), 0)
-    bare = Batch(pixels, nothing, tuple(uids), pixels, nothing, nothing, masks, seed, chunk, tuple(mean), tuple(std))
-    bare = replace(bare, inputs=bare.normalise(pixels))
+    fixed: dict[str, Any] = {
+        "masks": masks,
+        "parts": parts,
+        "seed": seed,
+        "chunk": chunk,
+        "mean": tuple(mean),
+        "std": tuple(std),
+    }
+    bare = Batch(pixels, nothing, tuple(uids), pixels, nothing, nothing, **fixed)
+    drawn = None if empty is None else bare.normalise(empty)
+    bare = replace(bare, inputs=bare.normalise(pixels), empty=drawn)
     absent = baselines.image(bare, baseline)
     logits, baseline_logits = (passes.logits(network, images, chunk).clone() for images in (bare.inputs, absent))
     if explain == "predicted":
@@ -55,7 +71,8 @@ def freeze(
         raise UserError(f"label {int(labels.max())} has no output in a model of {logits.shape[1]} classes")
     else:
         targets = labels.to(logits.device)
-    return replace(bare, targets=targets, baseline=absent, logits=logits, baseline_logits=baseline_logits)
+    known = None if truth is None else truth[torch.arange(len(truth)), targets.to(truth.device)]
+    return replace(bare, targets=targets, baseline=absent, logits=logits, baseline_logits=baseline_logits, truth=known)
 
 
 def split(batch: Batch, size: int) -> tuple[Batch, ...]:

@@ -29,6 +29,11 @@ class Batch:
         logits: `(N, K)` model output for `inputs`.
         baseline_logits: `(N, K)` model output for `baseline`.
         masks: `(N, H, W)` bool, true where the object is, or None where unknown.
+        parts: `(N, H, W)` number of the part that each pixel belongs to, 0 for none, or None where scenes have none.
+        empty: like `inputs`; the same scenes drawn without any part, so that `where(part is gone, empty, inputs)` is
+            the scene drawn without that part; or None.
+        truth: `(N, H, W)` the contribution of each part to the target's logit, spread evenly over its pixels, where the
+            data set knows it; or None.
         seed: of every random draw made for this batch.
         chunk: how many images one pass through the model may hold; changes speed and memory, not scores.
         mean: of each channel (or one for all) in pixel space, subtracted before the network.
@@ -44,6 +49,9 @@ class Batch:
     logits: Tensor
     baseline_logits: Tensor
     masks: Tensor | None = None
+    parts: Tensor | None = None
+    empty: Tensor | None = None
+    truth: Tensor | None = None
     seed: int = 0
     chunk: int = 64
     mean: tuple[float, ...] = (0.0,)

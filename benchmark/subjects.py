@@ -132,7 +132,6 @@ def _frozen(model: Model, dataset: Dataset, seed: int, chunk: int) -> Batch:
     """All images of the data set in one batch, on the CPU."""
     items = [dataset[place] for place in range(len(dataset))]
     labels = [item.label for item in items]
-    masks = [item.mask for item in items]
     return freeze(
         model.network,
         torch.stack([model.pixels(item.image) for item in items]),
@@ -140,7 +139,10 @@ def _frozen(model: Model, dataset: Dataset, seed: int, chunk: int) -> Batch:
         mean=model.mean,
         std=model.std,
         labels=None if None in labels else torch.tensor(labels),
-        masks=None if any(mask is None for mask in masks) else _stack(masks),
+        masks=_stack([item.mask for item in items]),
+        parts=_stack([item.parts for item in items]),
+        empty=_stack([item.empty for item in items]),
+        truth=_stack([item.truth for item in items]),
         explain=dataset.explain,
         baseline=dataset.baseline,
         seed=seed,
@@ -148,8 +150,10 @@ def _frozen(model: Model, dataset: Dataset, seed: int, chunk: int) -> Batch:
     )
 
 
-def _stack(masks: list[Tensor | None]) -> Tensor:
-    return torch.stack([mask for mask in masks if mask is not None])
+def _stack(each: list[Tensor | None]) -> Tensor | None:
+    """All of them in one tensor, or None unless every image has one."""
+    there = [tensor for tensor in each if tensor is not None]
+    return torch.stack(there) if len(there) == len(each) else None
 
 
 def resolve_device(name: str) -> torch.device:

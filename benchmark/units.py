@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmark.errors import UserError
+from benchmark.errors import NotApplicable, UserError
 from benchmark.protocols import Batch
 
-_FORM = re.compile(r"(pixel)|(patch|grid|slic)([1-9]\d*)")
+_FORM = re.compile(r"(pixel|part)|(patch|grid|slic)([1-9]\d*)")
 
 
 def check_unit(unit: str) -> None:
@@ -24,22 +24,32 @@ def check_unit(unit: str) -> None:
     if not _FORM.fullmatch(unit):
         raise UserError(
             f"unit {unit!r} does not exist: expected pixel, patch16 (squares of 16 pixels), grid4 (4 x 4 cells) "
-            "or slic100 (about 100 superpixels)"
+            "slic100 (about 100 superpixels) or part (of a drawn scene)"
         )
+
+
+def shared(unit: str) -> bool:
+    """Whether all images of a size are cut into the same units."""
+    return unit != "part" and not unit.startswith("slic")
 
 
 def units(batch: Batch, unit: str) -> Tensor:
     """The unit of each pixel, numbered from 0: `(1, H, W)` where all images share them, `(N, H, W)` for superpixels.
 
     Args:
-        unit: `pixel`; `patchP`, squares of P pixels from the upper left corner, cut off at the other borders; `gridG`,
-            G x G cells that are as equal as whole pixels allow, and no more a side than it has pixels; `slicS`, about S
-            superpixels of the image in pixel space by SLIC-zero (Achanta et al. 2012), at least one.
+        unit: `pixel`; `part`, the parts of a drawn scene and the rest of it; `patchP`, squares of P pixels from the
+            upper left corner, cut off at the other borders; `gridG`, G x G cells that are as equal as whole pixels
+            allow, and no more a side than it has pixels; `slicS`, about S superpixels of the image in pixel space by
+            SLIC-zero (Achanta et al. 2012), at least one.
 
     Raises:
         UserError: there is no such unit, or a single one in the whole image.
     """
     check_unit(unit)
+    if unit == "part":
+        if batch.parts is None:
+            raise NotApplicable("the images of the data set have no parts (unit part)")
+        return batch.parts
     height, width = batch.inputs.shape[2:]
     if unit.startswith("slic"):
         return _superpixels(batch.pixels, int(unit.removeprefix("slic"))).to(batch.inputs.device)

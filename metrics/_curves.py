@@ -97,7 +97,7 @@ class Units:
         There are at most as many steps as units; and as many as asked for where images have different units, so that
         a curve is as long in any company.
         """
-        steps = steps if self.unit.startswith("slic") else min(steps, int(count[0]))
+        steps = min(steps, int(count[0])) if units.shared(self.unit) else steps
         return _rounded(torch.linspace(0, 1, steps + 1, dtype=torch.float64), count)
 
 

@@ -89,7 +89,7 @@ def check_countable(unit: str) -> None:
         UserError: the units are superpixels.
     """
     units.check_unit(unit)
-    if unit.startswith("slic"):
+    if not units.shared(unit):
         raise UserError(f"unit {unit!r} differs in number between images: expected pixel, patch16 or grid4")
 
 

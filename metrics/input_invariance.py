@@ -79,6 +79,7 @@ def _shifted(batch: Batch, shift: float) -> Batch:
         batch,
         inputs=batch.inputs + shift,
         baseline=batch.baseline + shift,
+        empty=None if batch.empty is None else batch.empty + shift,
         mean=tuple(mean - shift * std for mean, std in coding),
         whole=batch.whole and _shifted(batch.whole, shift),
     )

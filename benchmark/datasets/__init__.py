@@ -31,12 +31,18 @@ class Item:
         image: `(C, H, W)` float in [0, 1] where it was generated; an RGB photograph where the model crops and resizes.
         label: index of its class, or None where unknown.
         mask: `(H, W)` bool, true where the object is, or None where unknown.
+        parts: `(H, W)` number of the part that each pixel belongs to, 0 for none; None where nothing can be taken out.
+        empty: like `image`: the scene drawn without any of its parts, equal to it wherever no part is.
+        truth: `(classes, H, W)` what each part contributes to each class, spread evenly over its pixels, where known.
     """
 
     uid: str
     image: Tensor | Image.Image
     label: int | None = None
     mask: Tensor | None = None
+    parts: Tensor | None = None
+    empty: Tensor | None = None
+    truth: Tensor | None = None
 
 
 class Dataset(Protocol):
