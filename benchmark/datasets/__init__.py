@@ -96,6 +96,20 @@ def check_options(dataset: Dataset) -> None:
         raise UserError(f"datasets.seed={dataset.seed} is negative: expected 0 or more")
 
 
+def check_drawn(dataset: Dataset) -> None:
+    """Refuse options that no data set that is drawn, without an end, can honour.
+
+    Raises:
+        UserError: as `check_options`; or `n` is None, or there is no such split.
+    """
+    check_options(dataset)
+    if dataset.n is None:
+        raise UserError(f"datasets.n=null asks for all {dataset.name}, which have no end: give a number")
+    split = getattr(dataset, "split", None)
+    if split not in get_args(Split):
+        raise UserError(f"datasets.split={split} is unknown: expected one of {', '.join(get_args(Split))}")
+
+
 def file_digest(path: Path) -> str:
     """SHA-256 in hex of a file's bytes."""
     with path.open("rb") as file:

@@ -1,0 +1,169 @@
+"""Scenes whose parts contribute what a formula says, and networks set by hand that compute exactly that."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmark import baselines, units
+from benchmark.batches import freeze
+from benchmark.datasets import Dataset, tokens
+from benchmark.datasets.additive import WEIGHTS, Additive
+from benchmark.datasets.interaction import Interaction
+from benchmark.datasets.shapes import Shapes
+from benchmark.errors import NotApplicable, UserError
+from benchmark.exact import exact
+from benchmark.models import Model
+from benchmark.protocols import Batch
+from methods.contributions import Contributions
+from metrics.single_deletion import SingleDeletion
+
+GATES = ("and", "or", "xor")
+DATASETS = [Additive(n=8), *(Interaction(gate, n=8) for gate in GATES), Shapes(n=8)]
+
+
+def scenes(dataset: Dataset) -> dict[str, Tensor]:
+    items = [dataset[index] for index in range(len(dataset))]
+    names = ("image", "mask", "parts", "empty", "truth")
+    found = {name: [getattr(item, name) for item in items] for name in names}
+    there = {name: torch.stack(each) for name, each in found.items() if each[0] is not None}
+    return there | {"labels": torch.tensor([item.label for item in items])}
+
+
+def frozen(dataset: Dataset, model: Model, **options: object) -> Batch:
+    of = scenes(dataset)
+    given = {name: of[name] for name in ("parts", "empty", "truth", "labels")} | {"masks": of["mask"]}
+    network = model.network.double()
+    uids = [dataset[index].uid for index in range(len(dataset))]
+    given["empty"] = given["empty"].double()
+    return freeze(network, of["image"].double(), uids, **{**given, **options})
+
+
+def exact_for(dataset: Dataset) -> Model:
+    return exact("exact_cnn", dataset.name, getattr(dataset, "gate", None))
+
+
+@pytest.mark.parametrize("dataset", DATASETS, ids=lambda each: f"{each.name}-{getattr(each, 'gate', '')}")
+class TestScenes:
+    def test_empty_differs_on_parts_alone(self, dataset: Dataset) -> None:
+        of = scenes(dataset)
+        changed = (of["image"] != of["empty"]).any(1)
+        assert changed.any()
+        assert not (changed & (of["parts"] == 0)).any()
+        assert of["image"].min() >= 0
+        assert of["image"].max() <= 1
+
+    def test_depends_on_its_index_alone(self, dataset: Dataset) -> None:
+        longer = replace(dataset, n=12)
+        for index in (0, 7):
+            assert dataset[index].uid == longer[index].uid
+            assert torch.equal(dataset[index].image, longer[index].image)
+        other = replace(dataset, seed=1)
+        assert not torch.equal(dataset[0].image, other[0].image)
+        assert not torch.equal(dataset[0].image, replace(dataset, split="train")[0].image)
+        assert dataset.fingerprint != other.fingerprint
+
+    def test_labels_are_balanced(self, dataset: Dataset) -> None:
+        count = len(dataset.classes)
+        labels = [replace(dataset, n=3 * count)[index].label for index in range(3 * count)]
+        assert sorted(labels) == sorted(list(range(count)) * 3)
+
+    def test_refused(self, dataset: Dataset) -> None:
+        for options in ({"n": None}, {"n": 0}, {"split": "new"}, {"baseline": "red"}):
+            with pytest.raises(UserError):
+                replace(dataset, **options)
+
+
+def test_tokens_are_orthogonal_and_as_dark_as_bright() -> None:
+    flat = tokens.patterns().flatten(1).double()
+    assert torch.equal(flat @ flat.T, 64 * torch.eye(6, dtype=torch.float64))
+    assert flat.sum(1).eq(0).all()
+
+
+@pytest.mark.parametrize("dataset", DATASETS[:4], ids=lambda each: f"{each.name}-{getattr(each, 'gate', '')}")
+class TestExact:
+    def test_logits_are_what_the_truth_adds_up_to(self, dataset: Dataset) -> None:
+        batch = frozen(dataset, exact_for(dataset), explain="label")
+        logits = batch.logits.gather(1, batch.targets[:, None])[:, 0]
+        # Pixels and weights are float32.
+        torch.testing.assert_close(batch.truth.double().sum((1, 2)), logits, atol=1e-5, rtol=0)
+        assert torch.equal(
+            batch.logits.argmax(1)[batch.logits.amax(1) > 0.5], batch.targets[batch.logits.amax(1) > 0.5]
+        )
+
+    def test_truth_is_the_shapley_value_of_the_network(self, dataset: Dataset) -> None:
+        """By enumeration of all scenes with some of the tokens left out, drawn anew."""
+        model = exact_for(dataset)
+        batch = frozen(replace(dataset, n=4), model, explain="label")
+        for i in range(4):
+            count = int(batch.parts[i].max())
+            members = torch.tensor(list(itertools.product([False, True], repeat=count + 1)))
+            members = members[members[:, 0]]
+            gone = ~members[:, batch.parts[i]]
+            drawn = torch.where(gone[:, None], batch.empty[i], batch.inputs[i])
+            scores = dict(
+                zip(map(tuple, members[:, 1:].tolist()), model.network(drawn)[:, batch.targets[i]], strict=True)
+            )
+            for part in range(count):
+                value = 0.0
+                for others in itertools.product([False, True], repeat=count - 1):
+                    without = (*others[:part], False, *others[part:])
+                    with_it = (*others[:part], True, *others[part:])
+                    weight = (
+                        math.factorial(sum(others)) * math.factorial(count - 1 - sum(others)) / math.factorial(count)
+                    )
+                    value += weight * float(scores[with_it] - scores[without])
+                found = batch.truth[i][batch.parts[i] == part + 1].sum()
+                assert float(found) == pytest.approx(value, abs=1e-5)
+
+
+def test_additive_scores_are_sums_of_weights_and_lead_by_two() -> None:
+    of = scenes(Additive(n=12))
+    logits = of["truth"].sum((2, 3))
+    assert torch.allclose(logits, logits.round(), atol=1e-5)
+    assert torch.equal(logits.argmax(1), of["labels"])
+    first, second = logits.topk(2).values.T
+    assert (first - second > 1.99).all()
+    assert WEIGHTS.eq(0).any(1).all(), "each class has a token that means nothing to it"
+
+
+@pytest.mark.parametrize(
+    ("gate", "states"), [("and", {1: {2}, 0: {0, 1}}), ("or", {1: {1, 2}, 0: {0}}), ("xor", {1: {1}, 0: {0, 2}})]
+)
+def test_gates(gate: str, states: dict[int, set[int]]) -> None:
+    """How many of the two tokens are there, by label."""
+    of = scenes(Interaction(gate, n=40))
+    actors = [len(parts[mask].unique()) for parts, mask in zip(of["parts"], of["mask"], strict=True)]
+    for label in (0, 1):
+        assert {count for count, own in zip(actors, of["labels"].tolist(), strict=True) if own == label} == states[
+            label
+        ]
+
+
+def test_exact_single_deletion_of_the_truth_is_one() -> None:
+    dataset = Additive(n=8)
+    model = exact_for(dataset)
+    batch = frozen(dataset, model)
+    metric = SingleDeletion(baseline="empty")
+    maps = Contributions().attribute(model.network, batch)
+    found = metric.score(model.network, batch, maps, lambda *_: maps, metric.prepare(model.network, batch))
+    torch.testing.assert_close(found.values["single_deletion"], torch.ones(8, dtype=torch.float64))
+
+
+def test_what_is_missing_is_said(network, batch) -> None:
+    for ask in (
+        lambda: baselines.image(batch, "empty"),
+        lambda: units.units(batch, "part"),
+        lambda: Contributions().attribute(network, batch),
+    ):
+        with pytest.raises(NotApplicable, match="the data set"):
+            ask()
+    with pytest.raises(UserError, match="none for shapes"):
+        exact("exact_cnn", "shapes")
+    with pytest.raises(UserError, match="gate"):
+        Interaction("nand")
