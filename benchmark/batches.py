@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from benchmark import baselines, passes
@@ -41,7 +40,7 @@ def freeze(
         labels: `(N,)`, the target when `explain` is `label`.
         parts: `(N, H, W)`, see `Batch`.
         empty: `(N, C, H, W)` in [0, 1], see `Batch`.
-        truth: `(N, K, H, W)`, the contributions to each class, of which the batch keeps those to the target.
+        truth: `(N, K, H, W)`, see `Batch`.
         mean: of each channel, or one for all, subtracted before the network.
         std: likewise, divided by.
 
@@ -53,6 +52,7 @@ def freeze(
     fixed: dict[str, Any] = {
         "masks": masks,
         "parts": parts,
+        "truth": truth,
         "seed": seed,
         "chunk": chunk,
         "mean": tuple(mean),
@@ -71,8 +71,7 @@ def freeze(
         raise UserError(f"label {int(labels.max())} has no output in a model of {logits.shape[1]} classes")
     else:
         targets = labels.to(logits.device)
-    known = None if truth is None else truth[torch.arange(len(truth)), targets.to(truth.device)]
-    return replace(bare, targets=targets, baseline=absent, logits=logits, baseline_logits=baseline_logits, truth=known)
+    return replace(bare, targets=targets, baseline=absent, logits=logits, baseline_logits=baseline_logits)
 
 
 def split(batch: Batch, size: int) -> tuple[Batch, ...]:

@@ -32,8 +32,8 @@ class Batch:
         parts: `(N, H, W)` number of the part that each pixel belongs to, 0 for none, or None where scenes have none.
         empty: like `inputs`; the same scenes drawn without any part, so that `where(part is gone, empty, inputs)` is
             the scene drawn without that part; or None.
-        truth: `(N, H, W)` the contribution of each part to the target's logit, spread evenly over its pixels, where the
-            data set knows it; or None.
+        truth: `(N, K, H, W)` what each part contributes to each logit, spread evenly over its pixels, where the data
+            set knows it; or None.
         seed: of every random draw made for this batch.
         chunk: how many images one pass through the model may hold; changes speed and memory, not scores.
         mean: of each channel (or one for all) in pixel space, subtracted before the network.

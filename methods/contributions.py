@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from benchmark.errors import NotApplicable
@@ -30,4 +31,5 @@ class Contributions(Method):
     def attribute(self, model: nn.Module, batch: Batch) -> Tensor:
         if batch.truth is None:
             raise NotApplicable("the data set does not know what each part contributes")
-        return batch.truth.unsqueeze(1).to(batch.inputs.dtype)
+        rows = torch.arange(len(batch), device=batch.targets.device)
+        return batch.truth[rows, batch.targets].unsqueeze(1).to(batch.inputs.dtype)
