@@ -40,7 +40,7 @@ class Tokens(nn.Module):
 
 
 class Gate(nn.Module):
-    """The gate g of the counts of the first two kinds, by one ReLU for both together: logits (-g, g)."""
+    """The gate g of the counts of the first two kinds, by one ReLU for both together: logits (1/2 - g, g - 1/2)."""
 
     def __init__(self, gate: interaction.Gate) -> None:
         super().__init__()
@@ -50,7 +50,8 @@ class Gate(nn.Module):
         self.counts.weight.data[:, :2] = 1.0
         self.counts.bias = nn.Parameter(torch.tensor([0.0, -1.0]))
         self.both = nn.ReLU()
-        self.gate = nn.Linear(2, 2, bias=False)
+        self.gate = nn.Linear(2, 2)
+        self.gate.bias = nn.Parameter(torch.tensor([0.5, -0.5]))
         self.gate.weight = nn.Parameter(torch.tensor([-1.0, 1.0])[:, None] * torch.tensor(both))
 
     def forward(self, counts: Tensor) -> Tensor:

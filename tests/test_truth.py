@@ -14,8 +14,11 @@ from benchmark import baselines, units
 from benchmark.batches import freeze
 from benchmark.datasets import Dataset, tokens
 from benchmark.datasets.additive import WEIGHTS, Additive
+from benchmark.datasets.dual_label import DualLabel
 from benchmark.datasets.interaction import Interaction
 from benchmark.datasets.shapes import Shapes
+from benchmark.datasets.shortcut import Shortcut
+from benchmark.datasets.suppressor import Suppressor, figure, suppressors
 from benchmark.errors import NotApplicable, UserError
 from benchmark.exact import exact
 from benchmark.models import Model
@@ -24,7 +27,10 @@ from methods.contributions import Contributions
 from metrics.single_deletion import SingleDeletion
 
 GATES = ("and", "or", "xor")
-DATASETS = [Additive(n=8), *(Interaction(gate, n=8) for gate in GATES), Shapes(n=8)]
+DATASETS = [
+    *(Additive(n=8), *(Interaction(gate, n=8) for gate in GATES), Shapes(n=8)),
+    *(DualLabel(n=8), DualLabel("texture", n=8), Shortcut(n=8), Shortcut(n=8, split="conflicting"), Suppressor(n=8)),
+]
 
 
 def scenes(dataset: Dataset) -> dict[str, Tensor]:
@@ -52,7 +58,9 @@ def exact_for(dataset: Dataset) -> Model:
     return exact("exact_cnn", dataset.name, getattr(dataset, "gate", None))
 
 
-@pytest.mark.parametrize("dataset", DATASETS, ids=lambda each: f"{each.name}-{getattr(each, 'gate', '')}")
+@pytest.mark.parametrize(
+    "dataset", DATASETS, ids=lambda each: f"{each.name}-{getattr(each, 'gate', getattr(each, 'label', each.split))}"
+)
 class TestScenes:
     def test_empty_differs_on_parts_alone(self, dataset: Dataset) -> None:
         of = scenes(dataset)
@@ -70,6 +78,7 @@ class TestScenes:
         other = replace(dataset, seed=1)
         assert not torch.equal(dataset[0].image, other[0].image)
         assert not torch.equal(dataset[0].image, replace(dataset, split="train")[0].image)
+        assert replace(dataset, split="train").fingerprint != dataset.fingerprint
         assert dataset.fingerprint != other.fingerprint
 
     def test_labels_are_balanced(self, dataset: Dataset) -> None:
@@ -92,13 +101,13 @@ def test_tokens_are_orthogonal_and_as_dark_as_bright() -> None:
 @pytest.mark.parametrize("dataset", DATASETS[:4], ids=lambda each: f"{each.name}-{getattr(each, 'gate', '')}")
 class TestExact:
     def test_logits_are_what_the_truth_adds_up_to(self, dataset: Dataset) -> None:
-        batch = frozen(dataset, exact_for(dataset), explain="label")
+        model = exact_for(dataset)
+        batch = frozen(dataset, model, explain="label")
+        without = model.network(batch.empty).gather(1, batch.targets[:, None])[:, 0]
         logits = batch.logits.gather(1, batch.targets[:, None])[:, 0]
         # Pixels and weights are float32.
-        torch.testing.assert_close(truth_of(batch).double().sum((1, 2)), logits, atol=1e-5, rtol=0)
-        assert torch.equal(
-            batch.logits.argmax(1)[batch.logits.amax(1) > 0.5], batch.targets[batch.logits.amax(1) > 0.5]
-        )
+        torch.testing.assert_close(truth_of(batch).double().sum((1, 2)), logits - without, atol=1e-5, rtol=0)
+        assert torch.equal(batch.logits.argmax(1), batch.targets)
 
     def test_truth_is_the_shapley_value_of_the_network(self, dataset: Dataset) -> None:
         """By enumeration of all scenes with some of the tokens left out, drawn anew."""
@@ -171,3 +180,69 @@ def test_what_is_missing_is_said(network, batch) -> None:
         exact("exact_cnn", "shapes")
     with pytest.raises(UserError, match="gate"):
         Interaction("nand")
+
+
+def test_dual_labels_are_of_the_same_images() -> None:
+    shapes, textures = DualLabel(n=36), DualLabel("texture", n=36)
+    pairs = [(shapes[index].label, textures[index].label) for index in range(36)]
+    assert sorted(pairs) == [(shape, texture) for shape in range(6) for texture in range(6)]
+    for index in (0, 35):
+        assert torch.equal(shapes[index].image, textures[index].image)
+        assert torch.equal(shapes[index].mask, ~textures[index].mask)
+
+
+def test_shortcut_scenes_differ_in_the_watermark_alone() -> None:
+    splits = {split: Shortcut(n=12, split=split) for split in ("aligned", "conflicting", "absent", "decoy")}
+    for index in range(12):
+        items = {split: dataset[index] for split, dataset in splits.items()}
+        of = items["aligned"]
+        for split, item in items.items():
+            assert torch.equal(item.mask, of.mask)
+            assert torch.equal(item.empty, of.empty)
+            changed = (item.image != of.image).any(0)
+            assert changed.any() == (split != "aligned")
+            assert not (changed & (of.parts != 2)).any()
+            assert int((item.parts == 2).sum()) == (0 if split == "absent" else 64)
+    marks = [[Shortcut(n=12, split=split)[index].image for index in range(12)] for split in ("aligned", "decoy")]
+    energy = [[float((image - splits["absent"][i].image).square().sum()) for i, image in enumerate(of)] for of in marks]
+    # The same contrast in aligned watermarks and decoys, but where a pixel is clipped at black or white.
+    assert energy[0] == pytest.approx(energy[1], rel=0.05)
+
+
+def test_watermarks_are_as_reliable_in_training_as_rho_says() -> None:
+    def kinds(rho: float) -> list[tuple[int, int]]:
+        """Label and the class whose watermark correlates most, of every training image."""
+        dataset, found = Shortcut(n=300, split="train", rho=rho), []
+        patterns = tokens.patterns().flatten(1)
+        for index in range(300):
+            item = dataset[index]
+            response = [
+                (patterns @ (item.image - item.empty).mean(0)[rows, columns].flatten()).max(0)
+                for rows in (slice(3, 11), slice(53, 61))
+                for columns in (slice(3, 11), slice(53, 61))
+            ]
+            found.append((item.label, int(max(response, key=lambda each: each.values).indices)))
+        return found
+
+    for rho, expected in ((1.0, 1.0), (0.5, 0.5 + 0.5 / 6), (0.0, 1 / 6)):
+        right = sum(label == kind for label, kind in kinds(rho)) / 300
+        assert right == pytest.approx(expected, abs=4 * math.sqrt(expected * (1 - expected) / 300) + 1e-9)
+
+
+def test_suppressors_surround_the_figures_and_are_correlated() -> None:
+    around, figures = torch.from_numpy(suppressors()), torch.from_numpy(figure("T") | figure("L"))
+    assert (around & figures).sum() == figures.sum()
+    noise = torch.stack([Suppressor(n=400)[index].empty[0] for index in range(400)]).flatten(1).double()
+    correlation = torch.corrcoef(noise.T)[figures.flatten()].amax(0).view(64, 64)
+    assert correlation[around].min() > 0.1 - 4 / math.sqrt(400)
+    far = ~around & (correlation < 1)
+    assert correlation[far].median() < 0.2
+
+
+def test_the_figure_is_the_class() -> None:
+    dataset = Suppressor(n=40)
+    for index in range(4):
+        item = dataset[index]
+        where = torch.from_numpy(figure(dataset.classes[item.label]))
+        assert torch.equal(item.parts == 1, where)
+        assert float((item.image - item.empty)[0][where].median()) == pytest.approx(0.12, abs=1e-6)

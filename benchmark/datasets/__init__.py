@@ -7,6 +7,7 @@ lists depends on its options alone, so image i is the same in every run, order a
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, get_args
@@ -96,18 +97,18 @@ def check_options(dataset: Dataset) -> None:
         raise UserError(f"datasets.seed={dataset.seed} is negative: expected 0 or more")
 
 
-def check_drawn(dataset: Dataset) -> None:
+def check_drawn(dataset: Dataset, splits: Sequence[str] = get_args(Split)) -> None:
     """Refuse options that no data set that is drawn, without an end, can honour.
 
     Raises:
-        UserError: as `check_options`; or `n` is None, or there is no such split.
+        UserError: as `check_options`; or `n` is None, or the split is none of `splits`.
     """
     check_options(dataset)
     if dataset.n is None:
         raise UserError(f"datasets.n=null asks for all {dataset.name}, which have no end: give a number")
     split = getattr(dataset, "split", None)
-    if split not in get_args(Split):
-        raise UserError(f"datasets.split={split} is unknown: expected one of {', '.join(get_args(Split))}")
+    if split not in splits:
+        raise UserError(f"datasets.split={split} is unknown: expected one of {', '.join(splits)}")
 
 
 def file_digest(path: Path) -> str:
