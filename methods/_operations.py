@@ -7,6 +7,7 @@ Rules see calls of functions and not modules. So a module that runs twice, an ac
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -29,22 +30,71 @@ class Operations(TorchFunctionMode):
 
     Names are those of the functions without what makes them act in place: `relu` also for `relu_`, `add` for `+=`.
     Attention, fused or of `nn.MultiheadAttention`, comes as `linear`, `matmul` and `softmax`. Inside a rule no rule
-    applies.
+    applies. A tensor that the model writes to and goes on with stands for the new value from then on (views of it that
+    were made before do not).
     """
 
     def __init__(self, rules: Mapping[str, Rule], other: Rule | None = None) -> None:
         super().__init__()
         self.rules, self.other = rules, other
+        self.seen = False  # an operation at all: those of TorchScript never are
+        self._written: dict[int, tuple[weakref.ref[Tensor], Tensor]] = {}
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        name, function, options = _out_of_place(func, dict(kwargs or {}))
+        name, function, options, writes = _out_of_place(func, dict(kwargs or {}))
+        self.seen = self.seen or name not in _QUESTIONS
+        if self._written:
+            args = [self.current(each) for each in args]
+            options = {key: self.current(each) for key, each in options.items()}
         if name in _COMPOSED:
             with self:
                 return _COMPOSED[name](*args, **options)
         rule = self.rules.get(name, self.other)
-        return function(*args, **options) if rule is None else rule(function, *args, **options)
+        output = function(*args, **options) if rule is None else rule(function, *args, **options)
+        if writes and isinstance(output, Tensor):
+            self._write(args[0] if args else options["input"], output)
+        return output
+
+    def _write(self, old: Tensor, new: Tensor) -> None:
+        key = id(old)
+        if new is not old:
+            self._written[key] = weakref.ref(old, lambda _: self._written.pop(key, None)), new
+
+    def current(self, value: Any) -> Any:
+        """What `value`, a tensor or a list of them, holds after all that was written to it."""
+        if isinstance(value, list | tuple):
+            found = [self.current(each) for each in value]
+            return found if any(new is not old for new, old in zip(found, value, strict=True)) else value
+        while isinstance(value, Tensor) and id(value) in self._written and self._written[id(value)][0]() is value:
+            value = self._written[id(value)][1]
+        return value
+
+
+def target_logits(
+    model: nn.Module, inputs: Tensor, targets: Tensor, rules: Mapping[str, Rule], other: Rule | None = None
+) -> tuple[Tensor, Tensor]:
+    """A leaf that holds `inputs (N, C, H, W)`, and the target logits `(N,)` with their graph back to it, by `rules`.
+
+    Call it where gradients are enabled.
+
+    Raises:
+        NotApplicable: the logits carry no gradient to the input, or the model's operations cannot be seen.
+    """
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise NotApplicable("the operations of a TorchScript model cannot be seen")
+    leaf = inputs.detach().requires_grad_()
+    images = leaf.clone()  # a copy, because a model may begin with an in-place operation
+    operations = Operations(rules, other)
+    with operations:
+        logits = model(images)
+    if not operations.seen:
+        raise NotApplicable("the operations of a compiled model cannot be seen")
+    scores = passes.class_scores(operations.current(logits), targets)
+    if not scores.requires_grad:
+        raise NotApplicable("the model's output carries no gradient to its input")
+    return leaf, scores
 
 
 def modified_gradient(
@@ -55,17 +105,11 @@ def modified_gradient(
     Without rules it is the gradient of the target logit.
 
     Raises:
-        NotApplicable: nothing arrives at the input.
+        NotApplicable: nothing arrives at the input, or the model's operations cannot be seen.
     """
     with torch.enable_grad():
-        leaf = inputs.detach().requires_grad_()
-        images = leaf.clone()  # a copy, because a model may begin with an in-place operation
-        with Operations(rules, other):
-            logits = model(images)
-        score = passes.class_scores(logits, targets).sum()
-        if not score.requires_grad:
-            raise NotApplicable("the model's output carries no gradient to its input")
-        return torch.autograd.grad(score, leaf)[0]
+        leaf, scores = target_logits(model, inputs, targets, rules, other)
+        return torch.autograd.grad(scores.sum(), leaf)[0]
 
 
 def with_backward(output: Tensor, inputs: Sequence[Tensor], backward: Backward) -> Tensor:
@@ -86,23 +130,52 @@ class _WithBackward(torch.autograd.Function):
         return (None, None, *context.rule(gradient))
 
 
+def tensors_of(args: Sequence[Any], options: Mapping[str, Any]) -> list[Tensor]:
+    """Every tensor among the arguments of a call, in order, also in lists."""
+    found: list[Tensor] = []
+    for value in (*args, *options.values()):
+        several = value if isinstance(value, list | tuple) else [value]
+        found += [each for each in several if isinstance(each, Tensor)]
+    return found
+
+
+def with_tensors(
+    args: Sequence[Any], options: Mapping[str, Any], tensors: Sequence[Tensor]
+) -> tuple[list[Any], dict[str, Any]]:
+    """The arguments of a call with other `tensors`, in the order of `tensors_of`."""
+    new = iter(tensors)
+
+    def other(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return type(value)([next(new) if isinstance(each, Tensor) else each for each in value])
+        return next(new) if isinstance(value, Tensor) else value
+
+    return [other(value) for value in args], {key: other(value) for key, value in options.items()}
+
+
+def varying(tensors: Sequence[Tensor]) -> list[int]:
+    """The places of those that depend on the image, in a pass of `target_logits`; parameters do not."""
+    return [i for i, each in enumerate(tensors) if each.requires_grad and not isinstance(each, nn.Parameter)]
+
+
 def _out_of_place(
     function: Callable[..., Any], options: dict[str, Any]
-) -> tuple[str, Callable[..., Any], dict[str, Any]]:
-    """The name, the form that makes a new tensor, and its options, of a function that may act in place."""
+) -> tuple[str, Callable[..., Any], dict[str, Any], bool]:
+    """The name, the form that makes a new tensor, its options, and whether the function acts in place."""
     name = getattr(function, "__name__", str(function))
-    if "inplace" in options:
+    writes = bool(options.get("inplace"))
+    if writes:
         options["inplace"] = False
     plain = name
     if name.startswith("__i") and name.endswith("__") and name[3:-2] in ("add", "sub", "mul", "truediv", "matmul"):
         plain = name[3:-2].replace("truediv", "div")
-    elif name.endswith("_") and not name.startswith("_") and hasattr(torch.Tensor, name[:-1]):
+    elif name.endswith("_") and not name.startswith("_") and name not in _NO_ARITHMETIC:
         plain = name[:-1]
-    elif name.endswith("_") and not name.startswith("_") and hasattr(functional, name[:-1]):
-        return name[:-1], getattr(functional, name[:-1]), options
-    if plain == name:
-        return name, function, options
-    return plain, getattr(torch.Tensor, plain), options
+    if plain != name:
+        for home in (torch.Tensor, functional):
+            if callable(found := getattr(home, plain, None)):
+                return plain, found, options, True
+    return name, function, options, writes
 
 
 def _attention(
@@ -163,3 +236,36 @@ _COMPOSED: Mapping[str, Callable[..., Any]] = {
     "scaled_dot_product_attention": _attention,
     "multi_head_attention_forward": _multi_head_attention,
 }
+
+_NO_ARITHMETIC = frozenset({"requires_grad_", "detach_", "retain_grad_", "share_memory_"})
+"""Names that end like those of functions which act in place."""
+
+
+def names(text: str) -> frozenset[str]:
+    """Names of functions, written with spaces between them."""
+    return frozenset(text.split())
+
+
+LINEAR = names(
+    "add subtract sub __rsub__ neg negative positive sum mean cumsum nansum diff trace "
+    "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d avg_pool1d avg_pool2d avg_pool3d interpolate "
+    "upsample pixel_shuffle pixel_unshuffle channel_shuffle fold unfold pad constant_pad_nd "
+    "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout feature_dropout batch_norm "
+    "cat concat concatenate stack hstack vstack dstack split split_with_sizes tensor_split chunk unbind "
+    "view view_as reshape reshape_as flatten unflatten ravel squeeze unsqueeze expand expand_as repeat tile "
+    "repeat_interleave broadcast_to permute transpose swapaxes swapdims movedim moveaxis t contiguous clone "
+    "__getitem__ select narrow index_select gather take take_along_dim roll flip fliplr flipud rot90 tril triu "
+    "diagonal diag_embed as_strided to type type_as double float half bfloat16 cpu cuda "
+    "__get__ identity alias im2col"
+)
+"""Functions that are linear, up to a constant, in all their tensors together (`batch_norm` in eval mode)."""
+
+ENTRYWISE = names(
+    "relu relu6 hardtanh clamp clip clamp_min clamp_max threshold leaky_relu prelu elu selu celu gelu silu mish "
+    "sigmoid logsigmoid hardsigmoid hardswish hardshrink softshrink tanhshrink softplus softsign tanh sin cos exp "
+    "exp2 expm1 log log1p sqrt rsqrt reciprocal square abs erf pow __rpow__ __rdiv__"
+)
+"""Functions that treat each entry of their first argument on its own, where what stands beside it is constant."""
+
+_QUESTIONS = frozenset({"__get__", "__len__", "register_hook"})
+"""What whoever watches the model from outside asks of its output, and computes nothing."""
