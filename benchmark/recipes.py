@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -196,7 +197,7 @@ def _class(axis: str, record: Record, trusted: Collection[str]) -> Any:
     config, choice = _config(axis, record), getattr(record.cell, axis)
     _check_targets(config, GROUPS[axis], trusted)
     target = str(config.get("_target_"))
-    if "+" not in choice.version and target not in _targets(GROUPS[axis]).get(choice.name, [target]):
+    if "+" not in _own(choice.version) and target not in _targets(GROUPS[axis]).get(choice.name, [target]):
         raise Refused(f"it calls {target} by the name of another {axis}, {choice.name}")
     try:
         return hydra.utils.get_object(target)
@@ -204,8 +205,13 @@ def _class(axis: str, record: Record, trusted: Collection[str]) -> Any:
         raise Unable(f"{target} cannot be imported: {str(error).splitlines()[0]}") from error
 
 
+def _own(version: str) -> str:
+    """The version of a class alone, out of one that `plugins` files: those of plug-ins among its options come after."""
+    return re.split(r"\+\w+@", version)[0]
+
+
 def _version(named: Any) -> str:
-    """What a sweep today files as the version of a class."""
+    """What a sweep today files as the version of a class alone."""
     try:
         return str(named.version) + plugins.source_hash(named)
     except Exception as error:
@@ -216,7 +222,7 @@ def _plugin(axis: str, record: Record, trusted: Collection[str]) -> tuple[Any, C
     """The method or metric of the record, of the version and with the options of its cell, and what names it today."""
     choice: Choice = getattr(record.cell, axis)
     today = _version(_class(axis, record, trusted))
-    if today != choice.version:
+    if today != _own(choice.version):
         raise Older(f"{axis} {choice.name} was version {choice.version} and is {today}")
     try:
         settings = OmegaConf.create(_config(axis, record))
@@ -231,6 +237,8 @@ def _plugin(axis: str, record: Record, trusted: Collection[str]) -> tuple[Any, C
         raise Older(f"{axis} {choice.name} has other options today")
     if again.params != params:
         raise Refused(f"its {axis} {choice.name} is built with other options than its cell states")
+    if again.version != choice.version:
+        raise Older(f"{axis} {choice.name} was version {choice.version} and is {again.version}")
     return plugin, again
 
 

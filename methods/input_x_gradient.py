@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from benchmark.protocols import Batch, Method
-from methods._gradients import input_gradients
+from methods._gradients import clean_gradient
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class InputXGradient(Method):
     """
 
     needs_gradient = True
+    passes = 2
 
     def attribute(self, model: nn.Module, batch: Batch) -> Tensor:
-        return batch.inputs * input_gradients(model, batch.inputs, batch.targets, batch.chunk)
+        return batch.inputs * clean_gradient(model, batch)

@@ -1,30 +1,35 @@
-"""SmoothGrad: the gradient, averaged over noisy copies of the image."""
+"""SmoothGrad, SmoothGrad squared and VarGrad: the gradient over noisy copies of the image, and its moments."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from torch import Tensor, nn
 
-from benchmark import randomness
-from benchmark.errors import UserError
 from benchmark.protocols import Batch, Method
 from methods._gradients import logit_gradient
-from methods._pairs import summed
+from methods._noise import Moment, check_noise, chosen, least, noisy
+from methods._pairs import moments
 
 
 @dataclass(frozen=True)
 class SmoothGrad(Method):
-    """`mean_s d z_t / d x (x + e_s)` with `e_s ~ N(0, (noise * (max x - min x))^2)`, signed, `(N, C, H, W)`.
+    """A moment of `d z_t / d x (x + e_s)` over draws `e_s ~ N(0, (noise * (max x - min x))^2)`, `(N, C, H, W)`.
 
-    Extremes are of each image, over all of its channels. In expectation it is the map of least infidelity under
-    Gaussian perturbations of that width, so a metric of that kind favours it by construction.
+    `mean` is SmoothGrad, signed; `square`, the mean of squares, SmoothGrad squared; `variance` VarGrad. The three of
+    one width share their passes in a sweep. Extremes are of each image, over all of its channels, as in the paper and
+    in zennit; captum's and xplique's width is absolute, in units of the network's input. zennit's last draw is the
+    image itself. In expectation the mean is the map of least infidelity under Gaussian perturbations of that width, so
+    a metric of that kind favours it by construction.
 
-    Source: Smilkov, Thorat, Kim, Viegas & Wattenberg 2017, arXiv:1706.03825.
+    Source: Smilkov, Thorat, Kim, Viegas & Wattenberg 2017, arXiv:1706.03825; of the square: Hooker, Erhan, Kindermans &
+    Kim 2019, arXiv:1806.10758; of the variance: Adebayo, Gilmer, Goodfellow & Kim 2018, arXiv:1810.03307.
 
     Attributes:
-        samples: noisy copies of each image, at least 1.
+        samples: noisy copies of each image, at least 1, for the variance 2.
         noise: standard deviation as a fraction of the image's range.
+        moment: `mean`, `square` or `variance`, of each value by itself; the variance is the biased one, as in captum.
 
     Raises:
         UserError: an option is out of its range.
@@ -40,17 +45,24 @@ class SmoothGrad(Method):
 
     samples: int = 25
     noise: float = 0.15
+    moment: Moment = "mean"
 
     def __post_init__(self) -> None:
-        if self.samples < 1 or self.noise < 0:
-            raise UserError(f"SmoothGrad needs samples >= 1 and noise >= 0, not {self.samples} and {self.noise}")
+        check_noise("SmoothGrad", self.samples, self.noise, self.moment)
+
+    @property
+    def passes(self) -> int:
+        return 2 * self.samples
+
+    def within(self, passes: int) -> Self:
+        return replace(self, samples=max(least(self.moment), passes // 2))
 
     def attribute(self, model: nn.Module, batch: Batch) -> Tensor:
-        inputs, keys = batch.inputs, batch.keys("smoothgrad", self.samples)
-        width = self.noise * (inputs.amax((1, 2, 3), keepdim=True) - inputs.amin((1, 2, 3), keepdim=True))
+        copies = noisy(batch, self.samples, self.noise)
 
         def share(image: Tensor, draw: Tensor) -> Tensor:
-            noise = randomness.normal(keys[image, draw], *inputs.shape[1:]).to(inputs.dtype)
-            return logit_gradient(model, inputs[image] + width[image] * noise, batch.targets[image])
+            return logit_gradient(model, copies(image, draw), batch.targets[image])
 
-        return summed(share, inputs, self.samples, batch.chunk) / self.samples
+        key = ("moments of noisy gradients", self.samples, self.noise)
+        found = batch.once(model, key, lambda: moments(share, batch.inputs, self.samples, batch.chunk))
+        return chosen(self.moment, *found)
