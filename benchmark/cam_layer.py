@@ -24,7 +24,7 @@ def choose(network: nn.Module, size: tuple[int, int, int], layer: str | None) ->
 
 
 def last_spatial(network: nn.Module, size: tuple[int, int, int]) -> str:
-    """The module that runs last of those whose output is a spatial map on which the top logit depends.
+    """The module that runs last of those whose output is a spatial map on which the logits depend.
 
     A spatial map is `(N, C, h, w)`, `(N, h, w, C)` or a sequence of tokens `(N, prefix + h * w, C)`, with h : w as in
     the image and more than one place. What follows the last mixing of places in a transformer with a class token is
@@ -45,12 +45,12 @@ def last_spatial(network: nn.Module, size: tuple[int, int, int]) -> str:
 
 
 def _outputs(network: nn.Module, size: tuple[int, int, int]) -> list[tuple[str, Tensor, Tensor]]:
-    """(module, output, gradient of the top logit at it) in the order in which modules finish, for two random images."""
+    """(module, output, gradient of the logits at it) in the order in which modules finish, for two random images."""
     seen: list[tuple[str, Tensor]] = []
 
     def watch(name: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
         def keep(_module: nn.Module, _inputs: object, output: object) -> None:
-            if isinstance(output, Tensor) and output.requires_grad and len(output) == 2:
+            if isinstance(output, Tensor) and output.requires_grad and output.dim() and len(output) == 2:
                 seen.append((name, output))
 
         return module.register_forward_hook(keep)
@@ -60,8 +60,10 @@ def _outputs(network: nn.Module, size: tuple[int, int, int]) -> list[tuple[str, 
     like = next(network.parameters(), torch.empty(0))
     images = torch.randn(2, *size, generator=torch.Generator().manual_seed(0)).to(like).requires_grad_()
     try:
-        top = network(images).amax(1).sum()
-        gradients = torch.autograd.grad(top, [output for _, output in seen], allow_unused=True)
+        logits = network(images)
+        # All of them, weighed at random: a single one may be constant.
+        weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(1)).to(logits)
+        gradients = torch.autograd.grad((weights * logits).sum(), [output for _, output in seen], allow_unused=True)
     finally:
         for handle in handles:
             handle.remove()

@@ -84,6 +84,9 @@ def _check_target(target: str, trusted: Collection[str]) -> None:
 
 def _check_types(config: DictConfig) -> None:
     """Refuse an option of a method or metric of ours whose type is not the one that its class states."""
+    for name in config:
+        if isinstance(inner := config._get_node(name), DictConfig):
+            _check_types(inner)
     try:
         found = hydra.utils.get_object(str(config._target_))
         options = OmegaConf.to_container(config, resolve=True)
@@ -91,9 +94,6 @@ def _check_types(config: DictConfig) -> None:
         return  # what is wrong is said where it is built
     if not is_dataclass(found) or not isinstance(options, dict):
         return
-    for value in config.values():
-        if isinstance(value, DictConfig):
-            _check_types(value)
     types = get_type_hints(found)
     for field in fields(found):
         value = options.get(field.name, None)

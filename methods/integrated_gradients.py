@@ -15,21 +15,18 @@ from benchmark.errors import UserError, unknown
 from benchmark.protocols import Batch, Method
 from methods._gradients import logit_gradient
 from methods._pairs import summed
+from methods._quadrature import gauss_legendre
 
 
 def quadrature(rule: str, steps: int) -> tuple[Tensor, Tensor]:
     """Nodes and weights `(steps,)`, float64, of an integration rule over [0, 1].
 
-    `gauss_legendre` is exact for polynomials up to degree 2 * steps - 1 (Golub & Welsch 1969,
-    doi:10.1090/S0025-5718-69-99647-1), `midpoint` up to degree 1.
+    `gauss_legendre` is exact for polynomials up to degree 2 * steps - 1, `midpoint` up to degree 1.
     """
     if rule == "midpoint":
         nodes = (torch.arange(steps, dtype=torch.float64) + 0.5) / steps
         return nodes, torch.full_like(nodes, 1 / steps)
-    k = torch.arange(1, steps, dtype=torch.float64)
-    beside = torch.diag(k / (4 * k**2 - 1).sqrt(), 1)
-    nodes, vectors = torch.linalg.eigh(beside + beside.T)
-    return (nodes + 1) / 2, vectors[0] ** 2
+    return gauss_legendre(steps)
 
 
 STARTS = tuple(name for name in get_args(Fill) if name != "nli")

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
+from timm.models import VisionTransformer
 from torch import Tensor, nn
 
 from benchmark import choices, passes, plugins
@@ -19,6 +20,8 @@ from benchmark.choices import CONF
 from benchmark.errors import UserError
 from benchmark.protocols import Batch, Method, Metric, Scores
 from metrics._randomised import cascade
+from tests import architectures
+from tests.test_zoo import NOT_APPLICABLE
 
 GOLDEN = Path(__file__).parent / "golden.json"
 METHODS = [name for name in choices.choices("methods") if name != "custom"]
@@ -53,9 +56,11 @@ def metric_of(name: str) -> Metric:
 @pytest.fixture
 def many(network, images) -> Batch:
     """64 images of four classes with masks: more than one chunk, and no multiple of one."""
-    masks = images(64, channels=1, seed=3)[:, 0] > 0.8
-    uids = [f"image-{i}" for i in range(64)]
-    return freeze(network, images(64), uids, masks=masks, labels=torch.arange(64) % 4, explain="label", chunk=50)
+    side = architectures.SIDE if isinstance(network, VisionTransformer) else 16
+    masks = images(64, channels=1, side=side, seed=3)[:, 0] > 0.8
+    uids, labels = [f"image-{i}" for i in range(64)], torch.arange(64) % 4
+    known = {"masks": masks, "truth": images(64, channels=4, side=side, seed=4)}
+    return freeze(network, images(64, side=side), uids, labels=labels, explain="label", chunk=50, **known)
 
 
 def pieces(batch: Batch, size: int) -> list[Batch]:
@@ -71,12 +76,18 @@ def test_every_choice_says_what_it_is(group: str) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 class TestMethod:
+    @pytest.fixture
+    def network(self, name: str, network) -> nn.Module:
+        """The small convolutional network, or a vision transformer where a method has nothing to work with on it."""
+        return architectures.network("vit")[0] if "cnn" in NOT_APPLICABLE.get(name, ()) else network
+
     def test_shape_and_facts(self, name: str, network, many) -> None:
         method = method_of(name)
         assert isinstance(method, Method)
         assert method.role in ("method", "null", "oracle")
         maps = method.attribute(network, many)
-        assert tuple(maps.shape) in {(64, 3, 16, 16), (64, 1, 16, 16)}
+        size = many.inputs.shape[2:]
+        assert tuple(maps.shape) in {(64, 3, *size), (64, 1, *size)}
         assert maps.dtype == many.inputs.dtype
         assert maps.isfinite().all()
         assert not maps.requires_grad
