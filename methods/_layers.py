@@ -74,41 +74,89 @@ def spatial(activation: Tensor, size: tuple[int, int], prefix: int = 0) -> Tenso
     return found
 
 
-def activation_and_gradient(model: nn.Module, batch: Batch, name: str) -> tuple[Tensor, Tensor]:
+def layer_gradient(model: nn.Module, inputs: Tensor, targets: Tensor, name: str) -> tuple[Tensor, Tensor]:
     """The output A of the layer called `name` and `d z_t / d A`, both as `spatial` lays them out: `(N, C, h, w)`.
 
-    One forward pass, and a backward pass that ends at the layer; made once for all methods of a sweep that need it. A
-    layer that runs several times counts where it runs last.
+    One forward pass, and a backward pass that ends at the layer. A layer that runs several times counts where it runs
+    last.
 
     Raises:
         UserError: the model has no such layer.
         NotApplicable: the layer has no spatial extent, or the output does not depend on it.
     """
-    if not name:
-        raise NotApplicable("the network has no layer with a spatial map")
-    size = (batch.inputs.shape[2], batch.inputs.shape[3])
-    layer, prefix = layer_of(model, name), maps.prefix_tokens(model)
+    layer, prefix = _named(model, name), maps.prefix_tokens(model)
+    with torch.enable_grad():
+        with leaf_at(layer) as outputs:
+            # A copy, because a model may begin with an in-place operation.
+            logits = model(inputs.clone())
+        score = passes.class_scores(logits, targets).sum()
+        gradient = None
+        if outputs and score.requires_grad:
+            (gradient,) = torch.autograd.grad(score, outputs[-1], allow_unused=True)
+    if gradient is None:
+        raise NotApplicable(f"the model's output does not depend on layer {name!r}")
+    size = (inputs.shape[2], inputs.shape[3])
+    found = _of_images(outputs[-1].detach(), len(inputs), size, prefix, name)
+    return found, _of_images(gradient, len(inputs), size, prefix, name)
+
+
+def activation_and_gradient(model: nn.Module, batch: Batch, name: str) -> tuple[Tensor, Tensor]:
+    """`layer_gradient` of the images of `batch`, made once for all methods of a sweep that need it."""
 
     def part(start: int, stop: int) -> tuple[Tensor, Tensor]:
-        with torch.enable_grad():
-            with leaf_at(layer) as outputs:
-                # A copy, because a model may begin with an in-place operation.
-                logits = model(batch.inputs[start:stop].clone())
-            score = passes.class_scores(logits, batch.targets[start:stop]).sum()
-            gradient = None
-            if outputs and score.requires_grad:
-                (gradient,) = torch.autograd.grad(score, outputs[-1], allow_unused=True)
-        if gradient is None:
-            raise NotApplicable(f"the model's output does not depend on layer {name!r}")
-        if len(gradient) != stop - start:
-            raise NotApplicable(f"layer {name!r} splits images into windows: its rows are no images")
-        return spatial(outputs[-1].detach(), size, prefix), spatial(gradient, size, prefix)
+        return layer_gradient(model, batch.inputs[start:stop], batch.targets[start:stop], name)
 
     def make() -> tuple[Tensor, Tensor]:
         activations, gradients = zip(*passes.chunked(part, len(batch), batch.chunk), strict=True)
         return torch.cat(activations), torch.cat(gradients)
 
     return batch.once(model, ("activation and gradient", name), make)
+
+
+def activation_of(model: nn.Module, batch: Batch, name: str) -> Tensor:
+    """The output of the layer called `name` as `spatial` lays it out, `(N, C, h, w)`: one forward pass.
+
+    Made once for all methods of a sweep that need it alone.
+
+    Raises:
+        UserError: the model has no such layer.
+        NotApplicable: the layer has no spatial extent, or does not run.
+    """
+    layer, prefix = _named(model, name), maps.prefix_tokens(model)
+    size = (batch.inputs.shape[2], batch.inputs.shape[3])
+
+    @torch.no_grad()
+    def part(start: int, stop: int) -> Tensor:
+        with leaf_at(layer) as outputs:
+            model(batch.inputs[start:stop].clone())
+        if not outputs:
+            raise NotApplicable(f"layer {name!r} does not run when the model does")
+        return _of_images(outputs[-1].detach(), stop - start, size, prefix, name)
+
+    def make() -> Tensor:
+        return torch.cat(list(passes.chunked(part, len(batch), batch.chunk)))
+
+    return batch.once(model, ("activation", name), make)
+
+
+def _named(model: nn.Module, name: str) -> nn.Module:
+    if not name:
+        raise NotApplicable("the network has no layer with a spatial map")
+    return layer_of(model, name)
+
+
+def _of_images(activation: Tensor, images: int, size: tuple[int, int], prefix: int, name: str) -> Tensor:
+    if len(activation) != images:
+        raise NotApplicable(f"layer {name!r} splits images into windows: its rows are no images")
+    return spatial(activation, size, prefix)
+
+
+def strongest_channels(activation: Tensor, count: int | None) -> Tensor:
+    """The channels `(N, K)` of `activation (N, C, h, w)` that vary most over places; all in order for None."""
+    images, channels = activation.shape[:2]
+    if count is None or count >= channels:
+        return torch.arange(channels, device=activation.device).expand(images, channels)
+    return activation.flatten(2).var(2, correction=0).topk(count).indices
 
 
 def upsampled(cam: Tensor, batch: Batch) -> Tensor:

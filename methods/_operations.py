@@ -261,9 +261,9 @@ LINEAR = names(
 """Functions that are linear, up to a constant, in all their tensors together (`batch_norm` in eval mode)."""
 
 ENTRYWISE = names(
-    "relu relu6 hardtanh clamp clip clamp_min clamp_max threshold leaky_relu prelu elu selu celu gelu silu mish "
-    "sigmoid logsigmoid hardsigmoid hardswish hardshrink softshrink tanhshrink softplus softsign tanh sin cos exp "
-    "exp2 expm1 log log1p sqrt rsqrt reciprocal square abs erf pow __rpow__ __rdiv__"
+    "relu relu6 hardtanh clamp clip clamp_min clamp_max threshold _threshold leaky_relu prelu elu selu celu gelu silu "
+    "mish sigmoid logsigmoid hardsigmoid hardswish hardshrink softshrink tanhshrink softplus softsign tanh sin cos "
+    "exp exp2 expm1 log log1p sqrt rsqrt reciprocal square abs erf pow __rpow__ __rdiv__"
 )
 """Functions that treat each entry of their first argument on its own, where what stands beside it is constant."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +48,13 @@ class RISE(Method):
             raise UserError(
                 f"RISE needs masks >= 1, cells >= 1 and 0 < keep <= 1, not {self.masks}, {self.cells} and {self.keep}"
             )
+
+    @property
+    def passes(self) -> int:
+        return self.masks
+
+    def within(self, passes: int) -> Self:
+        return replace(self, masks=max(1, passes))
 
     def draw(self, keys: Tensor, size: tuple[int, int], dtype: torch.dtype = torch.float32) -> Tensor:
         """Masks `(M, 1, H, W)` in [0, 1], one for each of `keys (M,)`."""

@@ -21,7 +21,7 @@ from benchmark.errors import UserError
 from benchmark.protocols import Batch, Method, Metric, Scores
 from metrics._randomised import cascade
 from tests import architectures
-from tests.test_zoo import NOT_APPLICABLE
+from tests.test_zoo import CUT, NOT_APPLICABLE
 
 GOLDEN = Path(__file__).parent / "golden.json"
 METHODS = [name for name in choices.choices("methods") if name != "custom"]
@@ -31,11 +31,13 @@ GROUPINGS = {"alone": 1, "threes": 3, "eights": 8}
 
 def composed(*overrides: str) -> DictConfig:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", overrides=[*overrides, "models.layer=second"])
+        return compose("config", overrides=["models.layer=second", *overrides])
 
 
 def method_of(name: str) -> Method:
-    return plugins.build(composed(f"methods={name}").methods)
+    # CAM reads what a linear layer weighs.
+    layer = ["models.layer=last"] if name == "cam" else []
+    return plugins.build(composed(f"methods={name}", *layer).methods).within(CUT)
 
 
 OPTIONS = {

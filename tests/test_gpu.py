@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from copy import deepcopy
+
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -13,33 +16,43 @@ from benchmark.choices import CONF
 from benchmark.protocols import Batch, Metric, Scores
 from methods.input_x_gradient import InputXGradient
 from metrics._randomised import cascade
+from tests import architectures
+from tests.test_zoo import METHODS, NOT_APPLICABLE, method_of
 
 pytestmark = pytest.mark.gpu
-METHODS = [name for name in choices.choices("methods") if name != "custom"]
 METRICS = [name for name in choices.choices("metrics") if name != "custom"]
+
+
+def batch_for(network: nn.Module, images: Callable[..., Tensor], side: int = 16) -> Batch:
+    masks = images(16, channels=1, side=side, seed=3)[:, 0] > 0.8
+    known = {"masks": masks, "truth": images(16, channels=4, side=side, seed=4)}
+    uids, labels = [f"image-{i}" for i in range(16)], torch.arange(16) % 4
+    return freeze(network, images(16, side=side), uids, labels=labels, explain="label", chunk=50, **known)
 
 
 @pytest.fixture
 def many(network, images) -> Batch:
-    masks = images(16, channels=1, seed=3)[:, 0] > 0.8
-    uids = [f"image-{i}" for i in range(16)]
-    return freeze(network, images(16), uids, masks=masks, labels=torch.arange(16) % 4, explain="label", chunk=50)
+    return batch_for(network, images)
 
 
-def configured(group: str, name: str) -> object:
-    chosen = [f"{group}=[{name}]" if group == "metrics" else f"{group}={name}", "models.layer=second"]
+def metric_of(name: str) -> Metric:
+    chosen = [f"metrics=[{name}]", "models.layer=second"]
     if name == "grid_pointing_game":  # the untrained network is sure of nothing
         chosen.append("metrics.grid_pointing_game.min_confidence=0")
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", overrides=chosen)
-    return plugins.build(config.metrics[name] if group == "metrics" else config.methods)
+    return plugins.build(config.metrics[name])
 
 
+@pytest.mark.parametrize("kind", architectures.NAMES)
 @pytest.mark.parametrize("name", METHODS)
-def test_method(name: str, network, many) -> None:
-    method = configured("methods", name)
+def test_method(name: str, kind: str, images) -> None:
+    if kind in NOT_APPLICABLE.get(name, ()):
+        return
+    network, layer = architectures.network(kind)
+    method, many = method_of(name, layer), batch_for(network, images, architectures.SIDE)
     expected = method.attribute(network, many)
-    found = method.attribute(network.cuda(), many.to("cuda"))
+    found = method.attribute(deepcopy(network).cuda(), many.to("cuda"))
     assert found.is_cuda
     # Box-Muller's logarithm and cosine are float32 and differ in the last digit between devices.
     torch.testing.assert_close(found.cpu(), expected, atol=1e-5, rtol=1e-5)
@@ -47,7 +60,7 @@ def test_method(name: str, network, many) -> None:
 
 @pytest.mark.parametrize("name", METRICS)
 def test_metric(name: str, network, many) -> None:
-    metric = configured("metrics", name)
+    metric = metric_of(name)
     maps = InputXGradient().attribute(network, many)
     expected = score(metric, network, many, maps)
     found = score(metric, network.cuda(), many.to("cuda"), maps.cuda())

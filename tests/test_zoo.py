@@ -31,6 +31,7 @@ NOT_APPLICABLE: dict[str, tuple[str, ...]] = {
     "deconvnet": ("vit",),
     "guided_backprop": ("vit",),
     "guided_grad_cam": ("vit",),
+    "shap/deep": NAMES,
     "attn_lrp": ("cnn", "mobilenet", "resnet"),
     "excitation_backprop": ("vit",),
     "zennit/epsilon_alpha2_beta1": ("vit", "mobilenet"),
