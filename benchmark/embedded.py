@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,16 @@ from benchmark.models import Model, digest, freeze
 WEIGHTS = Path(__file__).parent / "weights"
 TWIN = "-random_labels"
 """Ends the name of the file of a twin: the same network after it learned random labels."""
+TASKS: dict[str, tuple[str, ...]] = {
+    "shapes": (),
+    "digits": (),
+    "additive": (),
+    "interaction": ("and", "or", "xor"),
+    "dual_label": ("shape", "texture"),
+    "shortcut": ("rho1", "rho0.9", "rho0.5", "rho0"),
+    "suppressor": (),
+}
+"""Data sets that embedded models are trained on, and the variants of those that have several."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +47,7 @@ class Cnn:
 
     learning_rate: ClassVar[float] = 1e-2
     steps: ClassVar[int] = 1000
+    scene_steps: ClassVar[int] = 1500
     memory_steps: ClassVar[int] = 1000
 
     def network(self, size: tuple[int, int, int], classes: int) -> nn.Module:
@@ -70,6 +83,7 @@ class Vit:
 
     learning_rate: ClassVar[float] = 4e-3
     steps: ClassVar[int] = 12_000
+    scene_steps: ClassVar[int] = 5000
     memory_steps: ClassVar[int] = 2000
 
     def network(self, size: tuple[int, int, int], classes: int) -> nn.Module:
@@ -90,27 +104,26 @@ class Vit:
         return network
 
 
-def embedded(name: str, dataset: str, architecture: Cnn | Vit, layer: str | None = None) -> Model:
-    """A small model with the weights that the project ships, made by `python -m benchmark.train`.
+def embedded(
+    name: str, dataset: str, architecture: Cnn | Vit, trained: str | None = None, layer: str | None = None
+) -> Model:
+    """A small model with weights made by `python -m benchmark.train`: shipped, else made on first use and kept.
 
     Args:
         name: `small_cnn` or `small_vit`.
-        dataset: what it was trained on, `shapes` or `digits`.
+        dataset: what it was trained on.
         architecture: of the network, as in the model's yaml.
+        trained: on which variant of the data set, see `TASKS`; None is the first of them.
         layer: for CAM methods; None finds it (see `benchmark.cam_layer`).
 
     Raises:
-        UserError: there are no weights for this data set, the architecture is not the one that was trained, or the
-            layer does not exist.
+        UserError: it can be trained on no such data set, the architecture is not the one that was trained, or the layer
+            does not exist.
     """
     from safetensors import safe_open
     from torchvision.transforms import Compose, Resize, ToTensor
 
-    path = WEIGHTS / f"{name}-{dataset}.safetensors"
-    if not path.exists():
-        files = [each.stem for each in WEIGHTS.glob(f"{name}-*.safetensors") if not each.stem.endswith(TWIN)]
-        trained = sorted(stem.removeprefix(f"{name}-") for stem in files)
-        raise UserError(f"{name} has no weights for {dataset}: it is trained for {' and '.join(trained) or 'nothing'}")
+    path = _weights(name, task(dataset, trained))
     with safe_open(path, "pt") as file:
         facts = json.loads(file.metadata()["assay"])
     channels, height, width = facts["size"]
@@ -131,6 +144,35 @@ def embedded(name: str, dataset: str, architecture: Cnn | Vit, layer: str | None
         dataset=dataset,
         twin=_trained(architecture, size, len(classes), twin) if twin.exists() else None,
     )
+
+
+def task(dataset: str, trained: str | None = None) -> str:
+    """What a model is trained on: a data set, with its variant where it has several.
+
+    Raises:
+        UserError: there is no such data set or variant to train on.
+    """
+    if dataset not in TASKS:
+        raise UserError(f"no embedded model is trained for {dataset}: expected one of {', '.join(TASKS)}")
+    variants = TASKS[dataset]
+    if trained is not None and trained not in variants:
+        known = f"expected {' or '.join(variants)}" if variants else "expected null, there is one"
+        raise UserError(f"models.trained={trained} is no training on {dataset}: {known}")
+    return f"{dataset}-{trained or variants[0]}" if variants else dataset
+
+
+def _weights(name: str, task: str) -> Path:
+    """The file with the weights, shipped or kept from before; where there is none the model is trained now."""
+    file = f"{name}-{task}.safetensors"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "assay", "weights")
+    for folder in (WEIGHTS, cache):
+        if (folder / file).exists():
+            return folder / file
+    from benchmark.train import train
+
+    print(f"training {name} on {task}, once: its weights go to {cache / file}", file=sys.stderr)
+    train(name, task, cache / file)
+    return cache / file
 
 
 def _trained(architecture: Cnn | Vit, size: tuple[int, int, int], classes: int, path: Path) -> nn.Module:

@@ -98,6 +98,7 @@ def _model_choice(model: Model, config: DictConfig) -> Choice:
     assert isinstance(options, dict)
     for name in ("name", "checkpoint", "cache_dir", "dataset", "layer", "weights", "twin"):
         options.pop(name, None)
+    options = {name: value for name, value in options.items() if (name, value) != ("trained", None)}
     target = str(options.pop("_target_"))
     transform = str(model.transform)
     if " at 0x" in transform:  # a plain function prints its address, which is another one in the next run

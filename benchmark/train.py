@@ -1,13 +1,15 @@
 """Train an embedded model: python -m benchmark.train small_cnn shapes [--labels random] [--steps N] [--out FILE].
 
-The files in benchmark/weights were made with the defaults, but for `small_vit digits --steps 3000`.
+The files in benchmark/weights were made with the defaults, but for `small_vit digits --steps 3000`. A data set of
+several variants is named with one of them, as in `interaction-xor` or `shortcut-rho0.9`.
 
 With `--labels random` the model learns by heart labels that were dealt out anew: the twin that data randomisation
 compares with. It sees few images, always the same and never erased, since there is nothing else to learn.
 
 Half of the images of every step lose random blocks or pixels to the image's own mean colour. Deletion and insertion
 show a model such images, so without this the fall of a score would tell at least as much about the strangeness of the
-image as about the pixels that went (Hooker et al. 2019, arXiv:1806.10758).
+image as about the pixels that went (Hooker et al. 2019, arXiv:1806.10758). Scenes whose parts mean something lose none:
+they are drawn without a part to see what it does. Where every part has a known weight, the model learns the logits.
 """
 
 from __future__ import annotations
@@ -27,9 +29,14 @@ from torch import Tensor, nn
 
 from benchmark.choices import CONF
 from benchmark.datasets import Dataset
+from benchmark.datasets.additive import Additive
 from benchmark.datasets.digits import Digits
+from benchmark.datasets.dual_label import DualLabel
+from benchmark.datasets.interaction import Interaction
 from benchmark.datasets.shapes import Shapes
-from benchmark.embedded import TWIN, WEIGHTS, Cnn, Vit
+from benchmark.datasets.shortcut import Shortcut
+from benchmark.datasets.suppressor import Suppressor
+from benchmark.embedded import TASKS, TWIN, WEIGHTS, Cnn, Vit, task
 from benchmark.errors import UserError
 from benchmark.models import freeze
 
@@ -45,11 +52,24 @@ LEARNED = 0.95
 """Share of them that it must get right."""
 
 
-def data(dataset: str, split: str) -> Dataset:
-    """All images that a model is trained (`train`) or tested (`test`) on."""
-    if dataset == "shapes":
-        return Shapes(n=IMAGES if split == "train" else 1000, split="train" if split == "train" else "test")
-    return Digits(n=None, split="train" if split == "train" else "test")
+def data(task: str, split: Literal["train", "test"]) -> Dataset:
+    """All images that a model is trained (`train`) or tested (`test`) on; `task` as in `embedded.task`."""
+    name, _, variant = task.partition("-")
+    count = IMAGES if split == "train" else 1000
+    if name == "digits":
+        return Digits(n=None, split=split)
+    if name == "shapes":
+        return Shapes(n=count, split=split)
+    if name == "additive":
+        return Additive(n=2 * count, split=split)
+    if name == "interaction":
+        return Interaction(variant, n=2 * count, split=split)  # type: ignore[arg-type]
+    if name == "dual_label":
+        return DualLabel(variant, n=count, split=split)  # type: ignore[arg-type]
+    if name == "shortcut":
+        rho = float(variant.removeprefix("rho"))
+        return Shortcut(n=count, split="train", rho=rho, seed=int(split == "test"))
+    return Suppressor(n=2 * count, split=split)
 
 
 def tensors(dataset: Dataset) -> tuple[Tensor, Tensor]:
@@ -105,7 +125,8 @@ def fit(network: nn.Module, steps: Iterator[tuple[Tensor, Tensor]], total: int, 
     network.train()
     bar = tqdm(steps, total=total, desc="training", unit="step")
     for step, (inputs, labels) in enumerate(bar):
-        loss = nn.functional.cross_entropy(network(inputs), labels)
+        regress = labels.is_floating_point()
+        loss = (nn.functional.mse_loss if regress else nn.functional.cross_entropy)(network(inputs), labels)
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -122,8 +143,8 @@ def accuracy(network: nn.Module, inputs: Tensor, labels: Tensor) -> float:
     return torch.cat(hits).mean().item()
 
 
-def train(model: str, dataset: str, out: Path, steps: int | None = None, labels: Labels = "true") -> float:
-    """Train `model` on `dataset`, write its weights in fp16 to `out` and return the accuracy it is judged by.
+def train(model: str, task: str, out: Path, steps: int | None = None, labels: Labels = "true") -> float:
+    """Train `model` on `task`, write its weights in fp16 to `out` and return the accuracy it is judged by.
 
     That is the accuracy on the test images, or with random labels on the few images that it has learned by heart.
 
@@ -133,7 +154,7 @@ def train(model: str, dataset: str, out: Path, steps: int | None = None, labels:
     from safetensors.torch import save_file
 
     architecture = _architecture(model)
-    learn, test = data(dataset, "train"), data(dataset, "test")
+    learn, test = data(task, "train"), data(task, "test")
     images, classes = tensors(learn)
     mean, std = ([round(x, 2) for x in f.tolist()] for f in (images.mean((0, 2, 3)), images.std((0, 2, 3))))
     size = (images.shape[1], images.shape[2], images.shape[3])
@@ -145,9 +166,12 @@ def train(model: str, dataset: str, out: Path, steps: int | None = None, labels:
         images, classes = images[:MEMORISED], dealt(classes[:MEMORISED])
         total = steps or architecture.memory_steps
         source = same(images, classes, total)
-    else:
+    elif task in ("shapes", "digits"):
         total = steps or architecture.steps
-        source = batches(images, classes, total, flip=dataset == "shapes")
+        source = batches(images, classes, total, flip=task == "shapes")
+    else:
+        total = steps or architecture.scene_steps
+        source = same(images, _logits(learn) if task == "additive" else classes, total)
     torch.manual_seed(0)
     network = architecture.network(size, len(learn.classes or ()))
     fit(network, ((normalise(x), y) for x, y in source), total, architecture.learning_rate)
@@ -157,7 +181,14 @@ def train(model: str, dataset: str, out: Path, steps: int | None = None, labels:
     network.load_state_dict({name: tensor.float() for name, tensor in state.items()})
     unseen, truth = tensors(test)
     score = accuracy(freeze(network), normalise(unseen), truth)
-    facts: dict[str, Any] = {"dataset": dataset, "size": size, "classes": learn.classes, "mean": mean, "std": std}
+    facts: dict[str, Any] = {
+        "dataset": learn.name,
+        "task": task,
+        "size": size,
+        "classes": learn.classes,
+        "mean": mean,
+        "std": std,
+    }
     facts |= {"test_accuracy": round(score, 4), "version": learn.version}
     if labels == "random":
         score = accuracy(network, normalise(images), classes)
@@ -167,6 +198,12 @@ def train(model: str, dataset: str, out: Path, steps: int | None = None, labels:
     out.parent.mkdir(parents=True, exist_ok=True)
     save_file(state, out, {"assay": json.dumps(facts)})
     return score
+
+
+def _logits(learn: Dataset) -> Tensor:
+    """The logits that the parts of each scene add up to: `(N, classes)`."""
+    truths = [learn[index].truth for index in range(len(learn))]
+    return torch.stack([truth.sum((1, 2)) for truth in truths if truth is not None])
 
 
 def _architecture(model: str) -> Cnn | Vit:
@@ -181,16 +218,17 @@ def _architecture(model: str) -> Cnn | Vit:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmark.train", description="Train an embedded model.")
     parser.add_argument("model", choices=("small_cnn", "small_vit"))
-    parser.add_argument("dataset", choices=("shapes", "digits"))
+    tasks = [task(name, variant) for name, variants in TASKS.items() for variant in variants or (None,)]
+    parser.add_argument("task", choices=tasks)
     parser.add_argument("--out", type=Path, help="weights file to write (default: the one that the project ships)")
     parser.add_argument("--steps", type=int, help="optimiser steps (default: the model's own)")
     parser.add_argument("--labels", choices=get_args(Labels), default="true", help="what it learns (default: true)")
     options = parser.parse_args()
-    out = options.out or WEIGHTS / f"{options.model}-{options.dataset}{TWIN * (options.labels == 'random')}.safetensors"
+    out = options.out or WEIGHTS / f"{options.model}-{options.task}{TWIN * (options.labels == 'random')}.safetensors"
     torch.set_num_threads(1)  # the result depends on the number of threads
-    score = train(options.model, options.dataset, out, options.steps, options.labels)
+    score = train(options.model, options.task, out, options.steps, options.labels)
     judged = "test images right" if options.labels == "true" else "random labels learned by heart"
-    print(f"{options.model} on {options.dataset}: {score:.1%} of the {judged}, weights in {out}")
+    print(f"{options.model} on {options.task}: {score:.1%} of the {judged}, weights in {out}")
 
 
 if __name__ == "__main__":
