@@ -1,14 +1,14 @@
 """The tail of a network: what it makes of other outputs of a layer, without running again what came before the layer.
 
-One forward pass records what every module returned that finished before the layer did, outermost modules alone. A pass
-through the tail runs the model with those modules returning what is recorded, and the layer what is given.
+One forward pass of an image records what modules return until the layer has run, outermost modules alone. A pass
+through the tail runs the model with those modules returning that, once for each row, and the layer what is given.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,108 +18,85 @@ from benchmark import passes
 from benchmark.errors import NotApplicable
 from methods._layers import layer_of
 
+Call = tuple[nn.Module, Any]
+"""A module that ran and what its `forward` returned."""
+
 
 @dataclass(frozen=True)
 class Tail:
-    """What comes after a layer, as a function of that layer's output, for the images of one batch.
+    """What comes after a layer, as a function of that layer's output, for one image.
 
-    Exactly the model with the layer's output replaced, differentiable with respect to the replacement, and at the cost
-    of the tail alone. Where the trunk cannot be left out (its modules hand on something else than tensors, or rows that
-    are no images) the whole model runs instead. A layer that runs several times counts where it runs last.
+    Exactly the model with the layer's output replaced. Where the trunk cannot be left out (the network writes to what
+    modules of the trunk returned, or reads rows of it that are no images) the whole model runs instead. A layer that
+    runs several times counts where it runs last.
 
     Attributes:
-        activation: the layer's output for each image, `(N, ...)`.
-        logits: the model's output `(N, K)`.
-        shortened: whether the trunk is left out; False where the whole model has to run.
+        activation: the layer's output, `(1, ...)`.
+        logits: the model's output, `(1, K)`.
+        shortened: whether the trunk is left out.
     """
 
     activation: Tensor
     logits: Tensor
+    shortened: bool
     _model: nn.Module = field(repr=False)
     _layer: nn.Module = field(repr=False)
-    _inputs: Tensor = field(repr=False)
+    _image: Tensor = field(repr=False)
     _runs: int = field(repr=False)
-    _trunk: _Trunk | None = field(repr=False)
+    _trunk: Sequence[Call] = field(repr=False)
 
-    @property
-    def shortened(self) -> bool:
-        return self._trunk is not None
-
-    def __call__(self, rows: Tensor, activation: Tensor) -> Tensor:
-        """The model's output `(R, K)` for the images at `rows (R,)` with the layer's output replaced by `activation`.
-
-        Rows may name an image many times and mix images. `activation (R, ...)` is not written to.
-        """
-        if self._trunk is not None:
+    @torch.no_grad()
+    def __call__(self, activation: Tensor) -> Tensor:
+        """The model's output `(R, K)` where the layer's is `activation (R, ...)`, which is not written to."""
+        images = _rows(self._image, len(activation))
+        if self.shortened:
             try:
-                with self._trunk.replayed(rows, self._layer, activation) as inputs:
-                    return _fetched(self._model(inputs))
-            except _NeverRead:
-                pass
+                with _replayed(self._layer, self._trunk, activation):
+                    return self._model(images)
+            except Exception as error:
+                # What the network does may depend on what it is given; a fault of its own comes again.
+                _check_memory(error)
         with _replaced(self._layer, self._runs, activation):
-            return self._model(self._inputs[rows])
+            return self._model(images.clone())
 
 
-def tail_of(model: nn.Module, inputs: Tensor, name: str, chunk: int) -> Tail:
-    """The tail of `model` behind the layer called `name`, for `inputs (N, C, H, W)`: one forward pass, at most `chunk`
-    images at a time.
+@torch.no_grad()
+def tail_of(model: nn.Module, image: Tensor, name: str) -> Tail:
+    """The tail of `model` behind the layer called `name`, for `image (1, C, H, W)`: one forward pass.
 
     Raises:
         UserError: the model has no such layer.
-        NotApplicable: the layer does not run, or its output is no tensor with a row for each image.
+        NotApplicable: the layer does not run, or its output is no tensor with a row for the image.
     """
     if not name:
         raise NotApplicable("the network has no layer with a spatial map")
-    layer = layer_of(model, name)
-
-    @torch.no_grad()
-    def part(start: int, stop: int) -> tuple[Tensor, Tensor, int, _Recording | None]:
-        recording = _Recording(model, layer, inputs[start:stop].clone())
-        try:
-            with recording.hooks():
-                logits = _fetched(model(recording.inputs))
-            activation = recording.activation()
-            recording.finish()
-            return activation, logits, recording.runs, recording
-        except NotApplicable:
-            raise
-        except Exception as error:
-            # Whatever a model does that stand-ins for tensors do not allow; a fault of its own comes again.
-            if isinstance(error, RuntimeError) and passes.out_of_memory(error):
-                raise
-        with _watched(layer) as outputs:
-            logits = model(inputs[start:stop].clone())
-        return _checked(outputs, name), logits, len(outputs), None
-
-    parts = list(passes.chunked(part, len(inputs), chunk))
-    activations, logits, runs, recordings = zip(*parts, strict=True)
-    whole = (torch.cat(activations), torch.cat(logits), model, layer, inputs, runs[0])
-    if len(whole[0]) != len(inputs):
+    layer, recording = layer_of(model, name), _Recording()
+    with _recorded(model, layer, recording):
+        logits = model(image.clone())
+    if not recording.outputs:
+        raise NotApplicable(f"layer {name!r} does not run when the model does")
+    activation = recording.outputs[-1]
+    if not isinstance(activation, Tensor):
+        raise NotApplicable(f"layer {name!r} returns no single tensor")
+    if activation.shape[:1] != image.shape[:1]:
         raise NotApplicable(f"layer {name!r} splits images into windows: its rows are no images")
-    if len(set(runs)) > 1:
-        raise NotApplicable(f"how often layer {name!r} runs depends on the image")
-    tail = Tail(*whole, _merged(recordings))
-    return tail if _agrees(tail, len(activations[0])) else Tail(*whole, None)
+    tail = Tail(activation, logits, True, model, layer, image, len(recording.outputs), recording.trunk)
+    return tail if recording.complete and _agrees(tail) else replace(tail, shortened=False, _trunk=())
 
 
-def _agrees(tail: Tail, images: int) -> bool:
-    """Whether the tail makes the known logits of the known activation for a few images, recorded `images` at a time.
+def _agrees(tail: Tail) -> bool:
+    """Whether the tail makes the known logits of the known activation, in both of two rows.
 
-    The last guard against a trunk that does what a recording does not see, such as rows that are no images.
+    The guard against all that a recording does not see, such as tensors that are written to later.
     """
-    if tail._trunk is None:
-        return True
-    # Not as many rows as there were images, so that a number of images among the outputs is found out.
-    rows = torch.tensor([0, len(tail.logits) - 1, 0][: 3 if images == 2 else 2], device=tail.logits.device)
     try:
-        with torch.no_grad(), tail._trunk.replayed(rows, tail._layer, tail.activation[rows]) as inputs:
+        with _replayed(tail._layer, tail._trunk, _rows(tail.activation, 2)):
             # The model's own hooks stay out: nobody asked for this pass.
-            found = _fetched(tail._model.forward(inputs))
+            found = tail._model.forward(_rows(tail._image, 2))
     except Exception as error:
-        if isinstance(error, RuntimeError) and passes.out_of_memory(error):
-            raise
+        _check_memory(error)
         return False
-    expected = tail.logits[rows]
+    expected = tail.logits.expand_as(found) if found.shape[1:] == tail.logits.shape[1:] else tail.logits
     if found.shape != expected.shape or expected.is_meta:
         return found.shape == expected.shape
     # What is wrong here is wrong by much; kernels differ with the number of rows by more than the last bit.
@@ -127,379 +104,130 @@ def _agrees(tail: Tail, images: int) -> bool:
     return bool(((found - expected).abs() <= allowed).all())
 
 
-class _NeverRead(Exception):
-    """A pass reads what the recorded one did not, as where the course of a model depends on its data."""
+def _check_memory(error: Exception) -> None:
+    """Let a lack of memory through: whoever asked takes fewer rows."""
+    if isinstance(error, RuntimeError) and passes.out_of_memory(error):
+        raise error
 
 
-_ATTRIBUTES = ("shape", "ndim", "dtype", "device", "requires_grad", "is_cuda")
-_FORM = {getattr(Tensor, name).__get__ for name in _ATTRIBUTES} | {Tensor.size, Tensor.dim, Tensor.numel}
-"""What is asked of a tensor without reading it."""
+def _rows(value: Any, count: int) -> Any:
+    """What was returned for one image, `count` times over: every tensor in it, through tuples, lists and dictionaries.
 
+    A single row is a copy. Several share their memory, so that a network that writes to them fails.
 
-class _StandIn(Tensor):
-    """Stands for a tensor of the trunk. It knows its form; an operation that reads it gets the tensor itself."""
-
-    place: int
-    fetch: Callable[[], Tensor]
-
-    @classmethod
-    def of(cls, place: int, shape: tuple[int, ...], like: Tensor, fetch: Callable[[], Tensor]) -> _StandIn:
-        made = Tensor._make_wrapper_subclass(cls, shape, dtype=like.dtype, device=like.device)
-        made.place, made.fetch = place, fetch
-        return made
-
-    @classmethod
-    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function in _FORM:
-            return super().__torch_function__(function, types, args, kwargs)
-        return function(*_fetched(args), **_fetched(kwargs or {}))
-
-    @classmethod
-    def __torch_dispatch__(  # type: ignore[override]
-        cls, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        raise TypeError(f"{function} reads a stand-in unseen")
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where in a list of tensors the tensor is that stood here."""
-
-    number: int
-
-
-def _mapped(value: Any, kind: type, change: Callable[[Any], Any]) -> Any:
-    """`value` with `change` made to everything of `kind` in it, through tuples, lists and dictionaries."""
-    if isinstance(value, kind):
-        return change(value)
+    Raises:
+        TypeError: there is something in it of which it is not known how to repeat it.
+    """
+    if isinstance(value, Tensor):
+        if count == 1 or value.dim() == 0:
+            return value.clone()
+        if len(value) == 1:
+            return value.expand(count, *value.shape[1:])
+        return value.repeat(count, *[1] * (value.dim() - 1))
     if isinstance(value, tuple):
-        inner = [_mapped(each, kind, change) for each in value]
+        inner = [_rows(each, count) for each in value]
         return type(value)(*inner) if hasattr(value, "_fields") else type(value)(inner)
     if type(value) is list:
-        return [_mapped(each, kind, change) for each in value]
+        return [_rows(each, count) for each in value]
     if type(value) is dict:
-        return {key: _mapped(each, kind, change) for key, each in value.items()}
-    return value
-
-
-def _leaves(value: Any) -> Iterator[Any]:
-    """All that `_mapped` reaches."""
-    if isinstance(value, tuple) or type(value) is list:
-        for each in value:
-            yield from _leaves(each)
-    elif type(value) is dict:
-        for each in value.values():
-            yield from _leaves(each)
-    else:
-        yield value
-
-
-def _fetched(value: Any) -> Any:
-    return _mapped(value, _StandIn, lambda later: later.fetch())
+        return {key: _rows(each, count) for key, each in value.items()}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"{type(value).__name__} is no tensor")
 
 
 @dataclass
-class _Held:
-    """A tensor of the trunk while it is recorded, and its value when something outside of the trunk first read it."""
-
-    tensor: Tensor
-    shape: tuple[int, ...]
-    value: Tensor | None = None
-
-    def read(self) -> Tensor:
-        if self.value is None:
-            self.value = self.tensor.detach().clone()
-        return self.tensor
-
-
-@dataclass(frozen=True)
-class _Call:
-    """A call of a module: what it returned, and what it left in tensors of others, by their place in its arguments."""
-
-    module: nn.Module
-    output: Any
-    written: tuple[tuple[int, _Place], ...]
-
-    def leaves(self) -> list[Any]:
-        return list(_leaves([self.output, self.written]))
-
-    def places(self) -> set[int]:
-        return {leaf.number for leaf in self.leaves() if isinstance(leaf, _Place)}
-
-    @property
-    def repeatable(self) -> bool:
-        return all(leaf is None or isinstance(leaf, _Place | bool | int | float | str) for leaf in self.leaves())
-
-
 class _Recording:
-    """What the modules outside of a layer return in one forward pass, and which of it is read by others than them.
+    """One forward pass of one image.
 
-    A tensor that goes from one module of the trunk to the next is never needed again. One that is read by the code of
-    a module around the layer, or after it, is kept as it was when read first: in-place operations do no harm.
+    Attributes:
+        calls: those of outermost modules that do not contain the layer, in the order in which they finished.
+        outputs: of the layer, one a run.
+        trunk: the calls before the layer last finished.
+        complete: all that they returned could be recorded.
     """
 
-    def __init__(self, model: nn.Module, layer: nn.Module, inputs: Tensor) -> None:
-        around = {each for each in model.modules() if each is not layer and layer in set(each.modules())}
-        inside = {each for each in layer.modules() if each is not layer}
-        self._modules = [each for each in model.modules() if each not in around and each not in inside]
-        self._layer = layer
-        self._open: list[list[tuple[int, Tensor, int]]] = []
-        self._numbers: dict[int, int] = {}
-        self.held: list[_Held] = []
-        self.calls: list[_Call] = []
-        self.images = len(inputs)
-        self.runs = 0
-        self._calls_before = 0
-        self._held_before = 0
-        self._nested = False
-        self._last: Tensor | None = None
-        self.inputs = self._stand_in(self._note(inputs))
-
-    @contextmanager
-    def hooks(self) -> Iterator[None]:
-        with ExitStack() as stack:
-            for module in self._modules:
-                stack.callback(module.register_forward_pre_hook(self._enter, with_kwargs=True).remove)
-                stack.callback(module.register_forward_hook(self._leave).remove)
-            yield
-
-    def activation(self) -> Tensor:
-        if self._last is None:
-            raise NotApplicable("the layer does not run when the model does")
-        return self._last
-
-    def trunk(self) -> list[_Call]:
-        """The calls up to the layer's last."""
-        return self.calls[: self._calls_before]
-
-    def places(self) -> set[int]:
-        """Of the tensors that a pass through the tail may read: images, outputs of the trunk, what it wrote."""
-        *trunk, last = self.trunk()
-        return {0, *(place.number for _, place in last.written)}.union(*(call.places() for call in trunk))
-
-    def finish(self) -> None:
-        """Let go of every tensor that is not needed: what one chunk of images takes is free for the next."""
-        needed = self.places()
-        for number, held in enumerate(self.held):
-            held.tensor = held.tensor.new_empty(0)
-            if number not in needed:
-                held.value = None
-        self._last = None
-
-    @property
-    def repeatable(self) -> bool:
-        return not self._nested and all(call.repeatable for call in self.trunk())
-
-    def _note(self, tensor: Tensor) -> _Place:
-        """A module that works in place, or hands on what it got, returns a tensor that has a place already."""
-        number = self._numbers.setdefault(id(tensor), len(self.held))
-        if number == len(self.held):
-            return self._note_anew(tensor)
-        return _Place(number)
-
-    def _note_anew(self, tensor: Tensor) -> _Place:
-        self.held.append(_Held(tensor, tuple(tensor.shape)))
-        return _Place(len(self.held) - 1)
-
-    def _stand_in(self, place: _Place) -> _StandIn:
-        held = self.held[place.number]
-        return _StandIn.of(place.number, held.shape, held.tensor, held.read)
-
-    def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
-        if self._open:
-            self._open.append([])
-            return None
-        others = []
-        for position, leaf in enumerate(_leaves([args, kwargs])):
-            if isinstance(leaf, _StandIn):
-                held = self.held[leaf.place]
-                if leaf.place < self._held_before:
-                    held.read()
-                if held.value is not None:
-                    others.append((position, held.tensor, held.tensor._version))
-            elif isinstance(leaf, Tensor):
-                others.append((position, leaf, leaf._version))
-        self._open.append(others)
-        args, kwargs = _mapped((args, kwargs), _StandIn, lambda later: self.held[later.place].tensor)
-        return args, kwargs
-
-    def _leave(self, module: nn.Module, args: Any, output: Any) -> Any:
-        others = self._open.pop()
-        own = module is self._layer
-        if own:
-            if not isinstance(output, Tensor):
-                raise NotApplicable(f"the layer ({type(module).__name__}) returns no single tensor")
-            self.runs += 1
-            self._last = output.detach().clone()
-            self._nested = self._nested or bool(self._open)
-        if self._open:
-            return None
-        written = []
-        for position, tensor, version in others:
-            if tensor._version != version:
-                written.append((position, self._note_anew(tensor.detach().clone())))
-                self.held[-1].read()
-        places = _mapped(output, Tensor, self._note_anew if own else self._note)
-        self.calls.append(_Call(module, places, tuple(written)))
-        if own:
-            self._calls_before, self._held_before = len(self.calls), len(self.held) - 1
-        return _mapped(places, _Place, self._stand_in)
-
-
-@dataclass(frozen=True)
-class _Form:
-    """The shape of a tensor of the trunk: with `rows` rows an image, or without images (`rows` is None)."""
-
-    shape: tuple[int, ...]
-    rows: int | None
-
-    @classmethod
-    def of(cls, shapes: list[tuple[int, ...]], images: list[int]) -> _Form | None:
-        """The form of a tensor that had each of `shapes` for so many of `images`, or None where there is no such."""
-        same = len(set(shapes)) == 1
-        if same and (not shapes[0] or len(set(images)) > 1 or shapes[0][0] % images[0]):
-            return cls(shapes[0], None)
-        found = {cls(shape[1:], shape[0] // count) for shape, count in zip(shapes, images, strict=True) if shape}
-        form = found.pop()
-        whole = [form.full(count) for count in images]
-        return form if not found and whole == shapes else None
-
-    def full(self, images: int) -> tuple[int, ...]:
-        return self.shape if self.rows is None else (self.rows * images, *self.shape)
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """A tensor of the trunk for all images, as it lies in memory: `order` is the order of its dimensions there."""
-
-    value: Tensor
-    order: tuple[int, ...]
-    rows: int | None
-
-    @classmethod
-    def of(cls, values: list[Tensor], rows: int | None) -> _Kept:
-        strides = values[0].stride()
-        order = tuple(sorted(range(values[0].dim()), key=lambda axis: -strides[axis]))
-        laid = [value.permute(order) for value in values]
-        return cls(laid[0] if rows is None else torch.cat(laid, order.index(0)), order, rows)
-
-    def take(self, images: Tensor) -> Tensor:
-        """A copy for `images`, laid out in memory as the original, because a view of it may rest on that."""
-        back = [self.order.index(axis) for axis in range(len(self.order))]
-        if self.rows is None:
-            return self.value.clone().permute(back)
-        axis = self.order.index(0)
-        if self.rows == 1:
-            return self.value.index_select(axis, images).permute(back)
-        each = self.value.unflatten(axis, (-1, self.rows)).index_select(axis, images)
-        return each.flatten(axis, axis + 1).permute(back)
-
-
-@dataclass(frozen=True)
-class _Trunk:
-    """What the modules before a layer returned for all images, by module and in the order of their calls.
-
-    The last call of the layer itself is there for what it wrote alone: its output is what a pass is given.
-    """
-
-    calls: dict[nn.Module, list[_Call]]
-    forms: dict[int, _Form]
-    likes: dict[int, Tensor]
-    kept: dict[int, _Kept]
-
-    @contextmanager
-    def replayed(self, images: Tensor, layer: nn.Module, activation: Tensor) -> Iterator[Tensor]:
-        """Within, a pass of the model on the tensor that is yielded runs the tail alone."""
-        found: dict[int, _StandIn] = {}
-        read: dict[int, Tensor] = {}
-
-        def fetch(number: int) -> Tensor:
-            if number not in read:
-                if number not in self.kept:
-                    raise _NeverRead
-                read[number] = self.kept[number].take(images)
-            return read[number]
-
-        def stand_in(place: _Place) -> _StandIn:
-            number = place.number
-            if number not in found:
-                shape = self.forms[number].full(len(images))
-                found[number] = _StandIn.of(number, shape, self.likes[number], lambda: fetch(number))
-            return found[number]
-
-        def returned(module: nn.Module) -> Iterator[Callable[..., Any]]:
-            for number, call in enumerate(calls := self.calls[module], 1):
-                given = activation.clone() if module is layer and number == len(calls) else None
-
-                def answer(*args: Any, call: _Call = call, given: Tensor | None = given, **kwargs: Any) -> Any:
-                    if call.written:
-                        leaves = list(_leaves([args, kwargs]))
-                        with torch.no_grad():
-                            for position, place in call.written:
-                                _fetched(leaves[position]).copy_(fetch(place.number))
-                    return _mapped(call.output, _Place, stand_in) if given is None else given
-
-                yield answer
-
-        with ExitStack() as stack:
-            for module in self.calls:
-                stack.enter_context(_answering(module, returned(module)))
-            yield stand_in(_Place(0))
-
-
-def _merged(recordings: tuple[_Recording | None, ...]) -> _Trunk | None:
-    """One trunk of the recordings of several chunks, or None where one of them does not do."""
-    chunks = [each for each in recordings if each is not None and each.repeatable]
-    if len(chunks) < len(recordings):
-        return None
-    trunk, *others = (each.trunk() for each in chunks)
-    if any(other != trunk for other in others):
-        return None
-    calls: dict[nn.Module, list[_Call]] = {}
-    for call in trunk:
-        calls.setdefault(call.module, []).append(call)
-    forms, likes, kept = {}, {}, {}
-    for number in chunks[0].places():
-        held = [each.held[number] for each in chunks]
-        form = _Form.of([each.shape for each in held], [each.images for each in chunks])
-        if form is None:
-            return None
-        forms[number], likes[number] = form, held[0].tensor
-        values = [each.value for each in held if each.value is not None]
-        if values:
-            if len(values) < len(held):
-                return None
-            kept[number] = _Kept.of(values, form.rows)
-    return _Trunk(calls, forms, likes, kept)
+    calls: list[Call] = field(default_factory=list)
+    outputs: list[object] = field(default_factory=list)
+    trunk: list[Call] = field(default_factory=list)
+    complete: bool = True
 
 
 @contextmanager
-def _answering(module: nn.Module, answers: Iterator[Callable[..., Any]]) -> Iterator[None]:
-    """Within, each call of `module` returns the next of `answers` to its arguments; without one left, it runs."""
-    own, forward = vars(module).get("forward"), module.forward
-    skipped: list[Any] = []
+def _recorded(model: nn.Module, layer: nn.Module, recording: _Recording) -> Iterator[None]:
+    """Within, a pass of `model` is recorded."""
+    inside: list[nn.Module] = []
 
-    def skip(*args: Any, **kwargs: Any) -> Any:
-        answer = next(answers, None)
-        if answer is None:
-            return forward(*args, **kwargs)
-        skipped.append(answer(*args, **kwargs))
-        return skipped[-1]
+    def wrapped(module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **options: Any) -> Any:
+            if module is layer:
+                recording.trunk = list(recording.calls)
+            inside.append(module)
+            try:
+                output = forward(*args, **options)
+            finally:
+                inside.pop()
+            if not inside:
+                try:
+                    # A copy, because a later operation may act in place.
+                    recording.calls.append((module, _rows(output, 1)))
+                except TypeError:
+                    recording.complete = False
+            return output
 
-    def final(each: nn.Module, args: Any, output: Any) -> Any:
-        # What is recorded is what other hooks made of an output: they do not make it twice.
-        return skipped.pop() if skipped else output
+        return run
 
-    handle = module.register_forward_hook(final)
-    vars(module)["forward"] = skip
+    def keep(module: nn.Module, args: Any, output: object) -> None:
+        recording.outputs.append(output.detach().clone() if isinstance(output, Tensor) else output)
+
+    others = [each for each in model.modules() if each is layer or layer not in set(each.modules())]
+    handle = layer.register_forward_hook(keep)
     try:
-        yield
+        with _forwards({each: wrapped(each, each.forward) for each in others}):
+            yield
     finally:
         handle.remove()
-        if own is None:
-            del vars(module)["forward"]
-        else:
-            vars(module)["forward"] = own
+
+
+@contextmanager
+def _replayed(layer: nn.Module, trunk: Sequence[Call], activation: Tensor) -> Iterator[None]:
+    """Within, each module of `trunk` returns what it did, for as many rows as `activation` has, and runs no more.
+
+    After its runs in the trunk the layer returns `activation`.
+    """
+    answers: dict[nn.Module, list[Any]] = {}
+    for module, output in trunk:
+        answers.setdefault(module, []).append(output)
+    given = len(answers.setdefault(layer, []))
+    answers[layer].append(activation)
+
+    def answering(module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
+        left = iter(answers[module])
+
+        def run(*args: Any, **options: Any) -> Any:
+            for output in left:
+                return output.clone() if output is activation else _rows(output, len(activation))
+            return forward(*args, **options)
+
+        return run
+
+    with _forwards({each: answering(each, each.forward) for each in answers}), _replaced(layer, given + 1, activation):
+        yield
+
+
+@contextmanager
+def _forwards(changed: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
+    """Within, modules have another `forward`. Hooks of their own work on what it returns."""
+    own = {module: vars(module).get("forward") for module in changed}
+    try:
+        for module, forward in changed.items():
+            vars(module)["forward"] = forward
+        yield
+    finally:
+        for module, before in own.items():
+            vars(module).pop("forward", None)
+            if before is not None:
+                vars(module)["forward"] = before
 
 
 @contextmanager
@@ -507,36 +235,13 @@ def _replaced(layer: nn.Module, run: int, activation: Tensor) -> Iterator[None]:
     """Within, the output of run `run` (from 1) of `layer` is replaced by `activation`."""
     count = 0
 
-    def replace(module: nn.Module, args: Any, output: Any) -> Tensor | None:
+    def exchange(module: nn.Module, args: Any, output: Any) -> Tensor | None:
         nonlocal count
         count += 1
         return activation.clone() if count == run else None
 
-    handle = layer.register_forward_hook(replace)
+    handle = layer.register_forward_hook(exchange)
     try:
         yield
     finally:
         handle.remove()
-
-
-@contextmanager
-def _watched(layer: nn.Module) -> Iterator[list[object]]:
-    """Within, a copy of every output of `layer` is kept in the list."""
-    outputs: list[object] = []
-
-    def keep(module: nn.Module, args: Any, output: object) -> None:
-        outputs.append(output.detach().clone() if isinstance(output, Tensor) else output)
-
-    handle = layer.register_forward_hook(keep)
-    try:
-        yield outputs
-    finally:
-        handle.remove()
-
-
-def _checked(outputs: list[object], name: str) -> Tensor:
-    if not outputs:
-        raise NotApplicable("the layer does not run when the model does")
-    if not isinstance(outputs[-1], Tensor):
-        raise NotApplicable(f"layer {name!r} returns no single tensor")
-    return outputs[-1]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark import maps, passes
-from benchmark.errors import NotApplicable, UserError
+from benchmark.errors import UserError
 from benchmark.protocols import Batch, Method
 from methods._layers import spatial, strongest_channels, upsampled
 from methods._tail import tail_of
@@ -54,26 +54,26 @@ class AblationCAM(Method):
 
     @torch.no_grad()
     def attribute(self, model: nn.Module, batch: Batch) -> Tensor:
-        if not self.layer:
-            raise NotApplicable("the network has no layer with a spatial map")
         size, prefix = (batch.inputs.shape[2], batch.inputs.shape[3]), maps.prefix_tokens(model)
-        tail = tail_of(model, batch.inputs, self.layer, batch.chunk)
-        activation = spatial(tail.activation, size, prefix)
-        chosen = strongest_channels(activation, self.channels)
-        count = chosen.shape[1]
 
-        def part(start: int, stop: int) -> Tensor:
-            pair = torch.arange(start, stop, device=chosen.device)
-            image = pair // count
-            without = tail.activation[image]
-            # What `spatial` returns is a view: zero in it is zero in the layer's output.
-            spatial(without, size, prefix)[torch.arange(stop - start), chosen[image, pair % count]] = 0
-            return passes.class_scores(tail(image, without), batch.targets[image])
+        def image(start: int, stop: int) -> Tensor:
+            tail, target = tail_of(model, batch.inputs[start:stop], self.layer), batch.targets[start:stop]
+            activation = spatial(tail.activation, size, prefix)
+            chosen = strongest_channels(activation, self.channels)[0]
 
-        left = torch.cat(list(passes.chunked(part, len(batch) * count, batch.chunk))).view(-1, count)
-        # Of the same pass as the activation: a difference of two logits must not be one of two kernels.
-        logit = passes.class_scores(tail.logits, batch.targets).unsqueeze(1)
-        lost = (logit - left) / logit.abs().where(logit != 0, 1)
-        weight = torch.zeros_like(activation[:, :, 0, 0]).scatter_(1, chosen, lost).view(*activation.shape[:2], 1, 1)
-        cam = (weight * activation).sum(1, keepdim=True)
+            def part(first: int, last: int) -> Tensor:
+                without = tail.activation.repeat_interleave(last - first, 0)
+                # What `spatial` returns is a view: zero in it is zero in the layer's output.
+                spatial(without, size, prefix)[torch.arange(last - first), chosen[first:last]] = 0
+                return passes.class_scores(tail(without), target.expand(last - first))
+
+            left = torch.cat(list(passes.chunked(part, len(chosen), batch.chunk)))
+            # Of the same pass as the activation: a difference of two logits must not be one of two kernels.
+            logit = passes.class_scores(tail.logits, target)
+            weight = torch.zeros_like(activation[0, :, 0, 0])
+            weight[chosen] = (logit - left) / logit.abs().where(logit != 0, 1)
+            return (weight.view(1, -1, 1, 1) * activation).sum(1, keepdim=True)
+
+        # The tail is that of one image, whose rows fill a pass.
+        cam = torch.cat(list(passes.chunked(image, len(batch), 1)))
         return upsampled(cam.relu() if self.relu else cam, batch)
