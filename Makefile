@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: run test lint bench slow
+.PHONY: run test lint bench slow gallery
 
 run: .venv/ready                ## the default sweep: leaderboard, records, tables, figures
 	$(BIN)/python -m benchmark
@@ -16,6 +16,13 @@ lint: .venv/ready               ## style and types
 
 bench: .venv/ready              ## time against the bare passes through the model
 	$(BIN)/python -m pytest -m speed --benchmark-columns=median,iqr,rounds
+	$(BIN)/python -m tests.parity.speed docs/speed.md
+
+gallery: .venv/ready            ## maps of every method, and how far they are from other libraries': docs/
+	$(BIN)/python -m benchmark.explain datasets=photos datasets.n=2 datasets.seed=75 methods=all budget=100 out=docs/gallery.md
+	$(BIN)/python -m benchmark.explain datasets=shapes datasets.n=2 models=small_vit methods=all budget=100 out=docs/gallery_transformer.md
+	$(BIN)/python -m benchmark.explain datasets=photos datasets.n=1 datasets.seed=75 out=docs/images
+	$(BIN)/python -m tests.parity docs/parity.md
 
 slow: .venv/ready               ## retrain the small CNN from scratch
 	$(BIN)/python -m pytest -m slow

@@ -36,6 +36,7 @@ def help_page() -> str:
         "  python -m benchmark metrics=[deletion,insertion,srg]   only these metrics",
         "  python -m benchmark +sweeps=photos                     a sweep of conf/sweeps",
         "  python -m benchmark methods=custom methods._target_=my_module.MyMethod",
+        "  python -m benchmark.explain IMAGE...                   a picture of how methods explain an image",
         "  python -m benchmark.leaderboard [DIR]                  the tables again, nothing recomputed",
         "  python -m benchmark.certify [METRIC...]                try metrics where the right answer is a formula",
         "  python -m benchmark.verify DIR [--rows K]              check records and tables, compute K rows again",
