@@ -19,6 +19,7 @@ from benchmark.datasets.interaction import Interaction
 from benchmark.datasets.shapes import Shapes
 from benchmark.datasets.shortcut import Shortcut
 from benchmark.datasets.suppressor import Suppressor, figure, suppressors
+from benchmark.embedded import Cnn, embedded
 from benchmark.errors import NotApplicable, UserError
 from benchmark.exact import exact
 from benchmark.models import Model
@@ -246,3 +247,25 @@ def test_the_figure_is_the_class() -> None:
         where = torch.from_numpy(figure(dataset.classes[item.label]))
         assert torch.equal(item.parts == 1, where)
         assert float((item.image - item.empty)[0][where].median()) == pytest.approx(0.12, abs=1e-6)
+
+
+def test_the_shipped_network_has_learned_the_contributions() -> None:
+    """Accuracy, and what the logit loses without each token, drawn anew, beside the token's weight."""
+    model = embedded("small_cnn", "additive", Cnn())
+    dataset = Additive(n=60)
+    of = scenes(dataset)
+    network = model.network
+    given = {name: of[name] for name in ("parts", "empty", "truth", "labels")}
+    uids = [dataset[index].uid for index in range(len(dataset))]
+    batch = freeze(network, of["image"], uids, mean=model.mean, std=model.std, explain="label", **given)
+    assert (batch.logits.argmax(1) == batch.targets).double().mean() >= 0.98
+    drops, weights = [], []
+    for part in range(1, 11):
+        there = batch.parts.eq(part).any(2).any(1)
+        drawn = torch.where(batch.parts.eq(part).unsqueeze(1), batch.empty, batch.inputs)
+        own = batch.targets[:, None]
+        with torch.no_grad():
+            drops.append((batch.logits - network(drawn)).gather(1, own)[there, 0])
+        weights.append((truth_of(batch) * batch.parts.eq(part)).sum((1, 2))[there])
+    found = torch.corrcoef(torch.stack([torch.cat(drops), torch.cat(weights)]))[0, 1]
+    assert found > 0.98
