@@ -6,8 +6,8 @@ BIN = .venv/bin
 run: .venv/ready                ## the default sweep: leaderboard, records, tables, figures
 	$(BIN)/python -m benchmark
 
-test: .venv/ready               ## the tests that need neither a GPU nor minutes
-	$(BIN)/python -m pytest
+test: .venv/ready               ## the tests that need neither a GPU nor minutes, on up to four cores
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 lint: .venv/ready               ## style and types
 	$(BIN)/ruff check
