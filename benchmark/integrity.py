@@ -13,6 +13,7 @@ import numpy as np
 from benchmark import leaderboard, records
 from benchmark.cells import digest
 from benchmark.errors import UserError
+from benchmark.plugins import targets
 from benchmark.records import Record
 
 Faults = Iterator[tuple[Path, str]]
@@ -72,8 +73,11 @@ def mixed(found: Mapping[Path, Record], timings: Collection[Path]) -> Faults:
             yield path, f"it lists other images or classes than {other}, of the same model and data set"
         for axis in ("method", "metric"):
             choices = {path: getattr(record.cell, axis) for path, record in pair.items()}
-            for name in dict.fromkeys(choice.name for choice in choices.values()):
-                versions = {path: choice.version for path, choice in choices.items() if choice.name == name}
+            # The version of a plug-in names those among its options too, and other ones are no other version.
+            classes = {path: (choice.name, *targets(choice.params)) for path, choice in choices.items()}
+            for kind in dict.fromkeys(classes.values()):
+                name = kind[0]
+                versions = {path: choice.version for path, choice in choices.items() if classes[path] == kind}
                 for path, other in _minority(versions):
                     yield (
                         path,

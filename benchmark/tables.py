@@ -58,10 +58,13 @@ def _tables(summary: pd.DataFrame) -> Iterator[_Table]:
 
 
 def _budget(part: pd.DataFrame) -> list[str]:
-    """The passes an image that methods were cut to, where that is said of each of them or they take no more."""
+    """The passes an image that methods were cut to, where none is known to take more and no other was not cut."""
     methods = part[part["role"] == "method"].drop_duplicates("method")
     budgets = methods["budget"].dropna().unique()
-    if len(budgets) != 1 or not ((methods["budget"] == budgets[0]) | (methods["passes"] <= budgets[0])).all():
+    if len(budgets) != 1:
+        return []
+    cut, passes = methods["budget"] == budgets[0], methods["passes"]
+    if not ((passes <= budgets[0]) | (cut & passes.isna())).all():
         return []
     return [f"budget {budgets[0]:.0f} passes an image"]
 
@@ -110,7 +113,12 @@ def _notes(part: pd.DataFrame) -> list[str]:
     notes = []
     if not _budget(part):
         for budget, same in part.drop_duplicates("method").groupby("budget", sort=False):
-            notes.append(f"budget {budget:.0f} passes an image: {', '.join(same['method'])}")
+            kept = same[~(same["passes"] > budget)]
+            notes.append(f"budget {budget:.0f} passes an image: {', '.join(kept['method'])}")
+            if len(over := same[same["passes"] > budget]):
+                notes.append(
+                    f"budget {budget:.0f} passes an image, and no fewer than `passes`: {', '.join(over['method'])}"
+                )
     for status in ("not_applicable", "failed", "missing"):
         for reason, same in part[part["status"] == status].groupby("reason", sort=False):
             notes.append(f"{_WORDS.get(status, status)}: {_which(same, part)}: {str(reason) or 'no value'}")

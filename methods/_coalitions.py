@@ -44,9 +44,10 @@ class Coalitions:
         """Superpixels, which are slow, are made once for all methods of a sweep."""
         if unit.startswith("slic"):
             key = ("units", unit, batch.mean, batch.std)
-            labels = batch.once(model, key, lambda: units.units(batch, unit).int()).cpu().long()
-        else:  # the size of the images says all
+            labels = batch.once(model, key, lambda: units.units(batch, unit).int())
+        else:  # the size of the images, or their parts, say all
             labels = units.units(replace(batch, inputs=torch.empty(1).expand(batch.inputs.shape)), unit)
+        labels = labels.cpu().long()
         counts = (labels.flatten(1).amax(1) + 1).expand(len(batch))
         labels, sizes = (found.to(batch.inputs.device) for found in (labels, units.sizes(labels)))
         return cls(batch, labels, sizes, counts, Absence.of(batch, fill), output)

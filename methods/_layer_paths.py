@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from benchmark import passes
 from benchmark.protocols import Batch
-from methods._layers import activation_and_gradient
+from methods._layers import layer_gradient
 
 
 def along_path(model: nn.Module, batch: Batch, layer: str, places: Tensor) -> Iterator[tuple[range, Tensor, Tensor]]:
@@ -26,9 +25,9 @@ def along_path(model: nn.Module, batch: Batch, layer: str, places: Tensor) -> It
 
     def part(start: int, stop: int) -> tuple[range, Tensor, Tensor]:
         pairs = torch.arange(start, stop)
-        images = batch.select((pairs // len(places)).tolist())
-        at = places[pairs % len(places)].to(batch.inputs).view(-1, 1, 1, 1)
-        points = images.baseline + at * (images.inputs - images.baseline)
-        return range(start, stop), *activation_and_gradient(model, replace(images, inputs=points), layer)
+        image, at = pairs // len(places), places[pairs % len(places)].to(batch.inputs).view(-1, 1, 1, 1)
+        origin = batch.baseline[image]
+        points = origin + at * (batch.inputs[image] - origin)
+        return range(start, stop), *layer_gradient(model, points, batch.targets[image], layer)
 
     yield from passes.chunked(part, len(batch) * len(places), batch.chunk)

@@ -27,6 +27,9 @@ class InternalInfluence(Method):
     Magnitudes, because a plain sum over channels is 0 in front of every LayerNorm, which ignores what is added to all
     channels alike: between the blocks of a vision transformer it would be rounding errors alone.
 
+    In front of a global average pooling and a linear head the gradient is the same at every place, and so is the map:
+    take an earlier layer than that of class activation maps.
+
     Source: Leino, Sen, Datta, Fredrikson & Li 2018, arXiv:1802.03788.
 
     Attributes:

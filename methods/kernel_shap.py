@@ -147,8 +147,9 @@ class KernelSHAP(Method):
             coalitions[some, : len(known), :count] = known.to(keys.device)
             weights[some, : len(known)] = known_weights.to(keys.device)
             if drawn:
-                coalitions[some, len(known) :, :count] = _drawn(keys[some], left.to(keys.device), drawn, count)
                 weights[some, len(known) :] = float(left.sum()) / drawn
+                for few in (some[part] for part in blocks(len(some), drawn * count)):
+                    coalitions[few, len(known) :, :count] = _drawn(keys[few], left.to(keys.device), drawn, count)
         return coalitions, weights, wanted
 
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
-from benchmark import maps, passes
-from benchmark.errors import NotApplicable
+from benchmark import maps
 from benchmark.protocols import Batch, Method
-from methods._layers import layer_of, leaf_at, spatial, upsampled
+from methods._layers import activation_of, upsampled
 
 
 @dataclass(frozen=True)
@@ -49,19 +47,5 @@ class LayerActivation(Method):
         maps.check_reduce(self.reduce)
 
     def attribute(self, model: nn.Module, batch: Batch) -> Tensor:
-        if not self.layer:
-            raise NotApplicable("the network has no layer with a spatial map")
-        size = (batch.inputs.shape[2], batch.inputs.shape[3])
-        layer, prefix = layer_of(model, self.layer), maps.prefix_tokens(model)
-
-        def part(start: int, stop: int) -> Tensor:
-            with torch.no_grad(), leaf_at(layer) as outputs:
-                # A copy, because a model may begin with an in-place operation.
-                model(batch.inputs[start:stop].clone())
-            if not outputs:
-                raise NotApplicable(f"layer {self.layer!r} does not run")
-            if len(outputs[-1]) != stop - start:
-                raise NotApplicable(f"layer {self.layer!r} splits images into windows: its rows are no images")
-            return maps.reduce_channels(spatial(outputs[-1].detach(), size, prefix), self.reduce).unsqueeze(1)
-
-        return upsampled(torch.cat(list(passes.chunked(part, len(batch), batch.chunk))), batch)
+        activation = activation_of(model, batch, self.layer)
+        return upsampled(maps.reduce_channels(activation, self.reduce).unsqueeze(1), batch)

@@ -120,12 +120,14 @@ class NoiseTunnel(Method):
             of_each = {name: value[image] for name, value in vars(batch).items() if isinstance(value, Tensor)}
             own = {
                 "inputs": copies(image, draw),
-                "logits": batch.logits[:0],
+                "logits": batch.inputs[:0],
                 "uids": tuple(batch.uids[place] for place in image.tolist()),
                 "whole": batch.whole or batch,
                 "shared": None,
+                "model": model,
+                "salt": salt[image, draw],
             }
-            noised = _Copies(**vars(batch) | of_each | own, model=model, salt=salt[image, draw])
+            noised = _Copies(**vars(batch) | of_each | own)
             return self.base.attribute(model, noised)
 
         key = ("moments of noisy maps", type(self.base), repr(self.base), self.samples, self.noise)

@@ -58,7 +58,7 @@ class Sobol(Method):
         baseline: what is mixed in, see `benchmark.baselines.Baseline`.
 
     Raises:
-        UserError: an option is out of its range.
+        UserError: an option is out of its range, or the image has more units than a Sobol sequence serves.
 
     Example:
         >>> Sobol(designs=32, unit="grid8").passes
@@ -89,6 +89,9 @@ class Sobol(Method):
 
     def attribute(self, model: nn.Module, batch: Batch) -> Tensor:
         game = Coalitions.of(model, batch, self.unit, self.baseline)
+        if 2 * game.most > SobolEngine.MAXDIM:
+            most = SobolEngine.MAXDIM // 2
+            raise UserError(f"Sobol sequences serve up to {most} units, and {self.unit} makes {game.most} of an image")
         a, b = scrambled(batch.keys("sobol")[:, 0], game.most, self.designs).unbind(1)
         unit = torch.arange(game.most, device=a.device)
 

@@ -29,6 +29,7 @@ from methods.gradient import Gradient
 from methods.guided_integrated_gradients import GuidedIntegratedGradients
 from methods.input_x_gradient import InputXGradient
 from methods.integrated_gradients import IntegratedGradients
+from methods.internal_influence import InternalInfluence
 from methods.noise_tunnel import NoiseTunnel
 from methods.nulls import Constant, InputMagnitude, Random
 from methods.occlusion import Occlusion
@@ -481,7 +482,18 @@ def test_copies_can_be_selected_and_cost_no_pass_that_nobody_asked_for(smooth):
     NoiseTunnel(Picky(), 2).attribute(model, batch)
     with passes.counted(model) as count:
         NoiseTunnel(InputXGradient(), 2).attribute(model, batch)
-    assert (count.forwards, count.backwards) == (8, 8)
+        NoiseTunnel(InternalInfluence("one", 1), 2).attribute(model, batch)
+    assert (count.forwards, count.backwards) == (16, 16)
+
+
+def test_a_tunnel_within_a_tunnel(smooth):
+    model, batch = smooth
+    with passes.counted(model) as count:
+        found = NoiseTunnel(NoiseTunnel(Gradient(), 2, 0.0), 3, 0.0).attribute(model, batch)
+    assert count.forwards == 2 * 3 * len(batch)
+    torch.testing.assert_close(found, Gradient().attribute(model, batch), **EXACT)
+    variance = NoiseTunnel(NoiseTunnel(Gradient(), 2), 3, 0.0, "variance").attribute(model, batch)
+    assert variance.amax((1, 2, 3)).min() > 0  # each copy draws copies of its own
 
 
 def test_facts_of_a_tunnel_are_those_of_its_base():

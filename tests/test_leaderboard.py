@@ -615,6 +615,16 @@ def test_a_budget_that_not_all_keep_is_a_note() -> None:
     assert lines[-1] == "budget 64 passes an image: rise"
 
 
+def test_a_method_that_cannot_take_so_few_passes_is_named() -> None:
+    found = [costing("rise", [0.5, 0.4], 64, 64), costing("sobol", [0.3, 0.4], 130, 64)]
+    lines = terminal(summarise(frame(found)), width=100).splitlines()
+    assert "budget" not in lines[0]
+    assert lines[-2:] == [
+        "budget 64 passes an image: rise",
+        "budget 64 passes an image, and no fewer than `passes`: sobol",
+    ]
+
+
 def test_a_method_that_no_budget_changes_may_be_filed_with_and_without_one() -> None:
     filed = [costing("saliency", [0.5, 0.4], 2, 64), record(cell("saliency", "deletion"), {"deletion": [0.1, 0.2]})]
     assert set(summarise(frame(filed))["budget"]) == {64.0}

@@ -12,7 +12,7 @@ from benchmark import baselines, passes, randomness, units
 from benchmark.errors import NotApplicable, UserError
 from benchmark.protocols import Batch
 from benchmark.sharing import Shared, Store
-from methods import _coalitions
+from methods import _coalitions, kernel_shap
 from methods._coalitions import Coalitions, exact_number, least_squares, number, ranked
 from methods.extremal_perturbation import ExtremalPerturbation, _blurred, _perturbed, _upsampled
 from methods.feature_ablation import FeatureAblation
@@ -277,6 +277,17 @@ def test_enumeration_spends_the_samples_from_the_outside_in(players, samples):
         assert not left.any()
 
 
+def test_coalitions_are_drawn_for_some_images_at_a_time(monkeypatch):
+    model, sizes = Tiny(), []
+    batch, method = batch_of(model, images(5)), KernelSHAP(12, "grid3")
+    expected = method.attribute(model, batch)
+    monkeypatch.setattr(_coalitions, "_BLOCK", 120)
+    monkeypatch.setattr(kernel_shap, "ranked", lambda numbers: sizes.append(numbers.numel()) or ranked(numbers))
+    torch.testing.assert_close(method.attribute(model, batch), expected, **EXACT)
+    assert len(sizes) == 5
+    assert max(sizes) <= 120
+
+
 def test_drawn_coalitions_follow_the_kernel():
     method, players, rows = KernelSHAP(101, "pixel"), 16, 300
     _, batch, _ = game(4, rows=rows)
@@ -465,6 +476,12 @@ def test_sobol_follows_jansen():
             expected = gap / (2 * 6 * first.var(unbiased=True))
             assert found[i, 0][labels[i] == u].max().item() == pytest.approx(expected.item(), rel=1e-9)
             assert found[i, 0][labels[i] == u].min().item() == pytest.approx(expected.item(), rel=1e-9)
+
+
+def test_sobol_refuses_more_units_than_a_sequence_has_dimensions():
+    model = Function(lambda x: x.sum(1))
+    with pytest.raises(UserError, match="up to 10600 units, and pixel makes 10609 of an image"):
+        Sobol(2, "pixel").attribute(model, batch_of(model, torch.ones(1, 1, 103, 103, dtype=torch.float64)))
 
 
 def test_scrambled_points_are_even_and_independent():
@@ -668,6 +685,41 @@ def test_superpixels_are_alone_what_they_are_in_company(kind, monkeypatch):
     for index in ([0], [1], [2], [3], [2, 0], [3, 1]):
         part = replace(batch, chunk=3).select(index)
         torch.testing.assert_close(method.attribute(model, part), whole[index], **EXACT)
+
+
+def parted(model):
+    """Scenes of 2 to 4 parts, and the number of the part of each pixel."""
+    places = torch.arange(144).view(12, 12)
+    parts = torch.stack([places * count // 144 for count in (3, 2, 4, 3)]).to(torch.uint8)
+    return replace(batch_of(model, images(4), baseline=images(4, seed=4)), parts=parts)
+
+
+@pytest.mark.parametrize("method", [FeatureAblation("part"), KernelSHAP(14, "part"), ShapleySampling(2, "part")])
+def test_additive_model_gives_every_part_its_own_contribution(method):
+    model = Function(lambda x: x.square().sum(1))
+    batch = parted(model)
+    contributions = (batch.inputs.square() - batch.baseline.square()).sum(1)
+    expected = units.spread(units.pooled(contributions, batch.parts), batch.parts)
+    torch.testing.assert_close(method.attribute(model, batch)[:, 0], expected, **EXACT)
+
+
+def test_parts_are_whole_numbers_on_the_cpu_first():
+    model = Tiny()
+    game = Coalitions.of(model, parted(model), "part", "shared")
+    assert game.labels.dtype == torch.int64
+    assert game.counts.tolist() == [3, 2, 4, 3]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", [LIME, KernelSHAP, ShapleySampling, Sobol, HSIC, FeatureAblation])
+@pytest.mark.parametrize("unit", ["part", "slic5", "grid3"])
+def test_units_on_a_gpu(kind, unit):
+    model = Tiny()
+    batch = parted(model)
+    expected = kind(unit=unit).attribute(model, batch)
+    found = kind(unit=unit).attribute(model.cuda(), batch.to("cuda"))
+    assert found.is_cuda
+    torch.testing.assert_close(found.cpu(), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_superpixels_are_made_once(monkeypatch):

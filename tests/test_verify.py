@@ -18,12 +18,13 @@ import torch
 from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file, save_file
 
-from benchmark import certify, leaderboard, plugins, records, run, subjects, verify
-from benchmark.cells import Cell
+from benchmark import certify, integrity, leaderboard, plugins, recipes, records, run, subjects, verify
+from benchmark.cells import Cell, Choice
 from benchmark.certificate import SHIPPED
 from benchmark.choices import CONF
 from benchmark.evaluate import Evaluation
 from benchmark.progress import Progress
+from benchmark.records import Record
 
 PEAK = """
 from benchmark.protocols import Measure, Metric, Scores
@@ -617,3 +618,26 @@ def test_help_needs_no_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "PLACE=VALUE" in done.stdout
+
+
+def test_names_of_methods_of_other_libraries_are_known() -> None:
+    """Their files stand in folders of `conf/methods`."""
+    assert recipes._targets("methods")["zennit/epsilon_plus_flat"] == ["methods.zennit_lrp.ZennitLRP"]
+
+
+def test_plug_ins_within_plug_ins_are_no_other_version() -> None:
+    """Two noise tunnels may stand in one table, around methods of different versions; two versions of one may not."""
+
+    def around(base: str, version: str, metric: str = "srg") -> Record:
+        options = {"base": {"_target_": f"methods.{base}"}, "samples": 4}
+        method = Choice("noise_tunnel", options, f"1+{base.split('.')[1]}@{version}")
+        cell = Cell(Choice("cnn"), Choice("shapes"), method, Choice(metric))
+        rows = pd.DataFrame([("a", 0, metric, 0.5, "ok", None)], columns=records.SCHEMA.names)
+        return Record(cell, rows, {"reason": None})
+
+    first, second = around("gradient.Gradient", "1"), around("smoothgrad.SmoothGrad", "2")
+    assert list(integrity.mixed({Path("a"): first, Path("b"): second}, [])) == []
+    newer = around("gradient.Gradient", "2", "deletion")
+    ((path, sentence),) = integrity.mixed({Path("a"): first, Path("b"): second, Path("c"): newer}, [])
+    assert path in (Path("a"), Path("c"))
+    assert "method noise_tunnel of version 1+Gradient@" in sentence
