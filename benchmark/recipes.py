@@ -176,8 +176,9 @@ def _check_targets(config: Any, group: str, trusted: Collection[str]) -> None:
 def _targets(group: str) -> dict[str, list[str]]:
     """Every `_target_` of the files of `conf/<group>`, by file."""
     found = {}
-    for path in sorted((CONF / group).glob("*.yaml")):
-        found[path.stem] = list(plugins.targets(OmegaConf.to_container(OmegaConf.load(path), resolve=False)))
+    for path in sorted((CONF / group).rglob("*.yaml")):
+        name = path.relative_to(CONF / group).with_suffix("").as_posix()
+        found[name] = list(plugins.targets(OmegaConf.to_container(OmegaConf.load(path), resolve=False)))
     return found
 
 

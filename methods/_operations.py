@@ -87,8 +87,13 @@ def target_logits(
     leaf = inputs.detach().requires_grad_()
     images = leaf.clone()  # a copy, because a model may begin with an in-place operation
     operations = Operations(rules, other)
-    with operations:
-        logits = model(images)
+    try:
+        with operations, torch.autograd.graph.disable_saved_tensors_hooks(_CHECKPOINTED):
+            logits = model(images)
+    except RuntimeError as error:
+        if _CHECKPOINTED not in str(error):
+            raise
+        raise NotApplicable(_CHECKPOINTED) from error
     if not operations.seen:
         raise NotApplicable("the operations of a compiled model cannot be seen")
     scores = passes.class_scores(operations.current(logits), targets)
@@ -236,6 +241,8 @@ _COMPOSED: Mapping[str, Callable[..., Any]] = {
     "scaled_dot_product_attention": _attention,
     "multi_head_attention_forward": _multi_head_attention,
 }
+
+_CHECKPOINTED = "the model runs parts of itself again in the backward pass (checkpointing), where they cannot be seen"
 
 _NO_ARITHMETIC = frozenset({"requires_grad_", "detach_", "retain_grad_", "share_memory_"})
 """Names that end like those of functions which act in place."""

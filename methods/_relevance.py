@@ -332,19 +332,19 @@ class Propagation:
     ) -> Tensor:
         return self.layer(function, torch.matmul, "dense", input, weight, bias)
 
-    def matrix_product(self, function: Callable[..., Tensor], left: Tensor, right: Tensor) -> Tensor:
+    def matrix_product(self, function: Callable[..., Tensor], input: Tensor, other: Tensor) -> Tensor:
         """A layer where one of the two is constant; otherwise each gets half (the uniform rule of AttnLRP)."""
-        if left.requires_grad and right.requires_grad:
+        if input.requires_grad and other.requires_grad:
             self.attends = True
-            self.projections |= self.fact(left).sources | self.fact(right).sources
-            return self.halved(function(left, right), left, right, mixed=True)
-        if right.requires_grad:
+            self.projections |= self.fact(input).sources | self.fact(other).sources
+            return self.halved(function(input, other), mixed=True)
+        if other.requires_grad:
 
             def apply(x: Tensor, w: Tensor) -> Tensor:
                 return function(w, x)
 
-            return self.layer(apply, partial(_pull, apply, right), "dense", right, left, None)
-        return self.layer(function, partial(_pull, function, left), "dense", left, right, None)
+            return self.layer(apply, partial(_pull, apply, other), "dense", other, input, None)
+        return self.layer(function, partial(_pull, function, input), "dense", input, other, None)
 
     def layer(
         self,
@@ -399,6 +399,8 @@ class Propagation:
         eps: float = 1e-5,
     ) -> Tensor:
         """Part of the convolution or linear layer before it, or a layer with one weight a channel."""
+        if not input.requires_grad:  # weights, standardised
+            return function(input, running_mean, running_var, weight, bias, training, momentum, eps)
         if training or running_mean is None or running_var is None:
             raise NotApplicable("relevance propagation needs batch norms that do not depend on the batch")
         scale = (running_var + eps).rsqrt()
@@ -505,37 +507,37 @@ class Propagation:
         self.facts[output] = Fact(sources=self.fact(input).sources)
         return output
 
-    def arithmetic(self, function: Callable[..., Tensor], left: Any, right: Any, **options: Any) -> Tensor:
+    def arithmetic(self, function: Callable[..., Tensor], input: Any, other: Any, **options: Any) -> Tensor:
         """Sums and differences: each term gets what its value is of the sum."""
-        return self.moved(function, left, right, **options)
+        return self.moved(function, input, other, **options)
 
-    def product(self, function: Callable[..., Tensor], left: Any, right: Any, **options: Any) -> Tensor:
+    def product(self, function: Callable[..., Tensor], input: Any, other: Any, **options: Any) -> Tensor:
         """Of two activations each gets half (the uniform rule of AttnLRP); a constant gets nothing."""
-        if len(_active((left, right))) == 2:
-            for tensor in (left, right):
+        if len(_active((input, other))) == 2:
+            for tensor in (input, other):
                 self.not_the_image(function, tensor)
-            return self.halved(function(left, right, **options), left, right)
-        return self.moved(function, left, right, **options)
+            return self.halved(function(input, other, **options))
+        return self.moved(function, input, other, **options)
 
-    def quotient(self, function: Callable[..., Tensor], left: Any, right: Any, **options: Any) -> Tensor:
-        if _active(right):
+    def quotient(self, function: Callable[..., Tensor], input: Any, other: Any, **options: Any) -> Tensor:
+        if _active(other):
             raise NotApplicable("a division by an activation has no rule")
-        return self.moved(function, left, right, **options)
+        return self.moved(function, input, other, **options)
 
-    def moved(self, function: Callable[..., Tensor], left: Any, right: Any, **options: Any) -> Tensor:
+    def moved(self, function: Callable[..., Tensor], input: Any, other: Any, **options: Any) -> Tensor:
         """The plain gradient; where a first rule sends R itself to the image, constants leave R as it is."""
-        output, active = function(left, right, **options), _active((left, right))
+        output, active = function(input, other, **options), _active((input, other))
         if not active:
             return output
         fact = self.common(active, _name(function), image=len(active) == 1)
         if fact.box is not None:
-            bounds = self.bounds(function, (left, right), options)
+            bounds = self.bounds(function, (input, other), options)
             fact = replace(fact, box=(torch.minimum(*bounds), torch.maximum(*bounds)))
             output = with_backward(output.detach(), active, lambda gradient: (gradient.sum_to_size(active[0].shape),))
         self.facts[output] = fact
         return output
 
-    def halved(self, output: Tensor, left: Tensor, right: Tensor, mixed: bool = False) -> Tensor:
+    def halved(self, output: Tensor, mixed: bool = False) -> Tensor:
         output = with_backward(output.detach(), [output], lambda gradient: (gradient / 2,))
         self.facts[output] = Fact(mixed=mixed)
         return output

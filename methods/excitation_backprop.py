@@ -58,10 +58,10 @@ class _Walk(Propagation):
         averages = ("mean", "sum", "interpolate", *(name for name in rules if "avg_pool" in name))
         return rules | dict.fromkeys(averages, self.average) | {"add": self.total}
 
-    def matrix_product(self, function: Callable[..., Tensor], left: Tensor, right: Tensor) -> Tensor:
-        if left.requires_grad and right.requires_grad:
-            return self.unknown(function, left, right)
-        return super().matrix_product(function, left, right)
+    def matrix_product(self, function: Callable[..., Tensor], input: Tensor, other: Tensor) -> Tensor:
+        if input.requires_grad and other.requires_grad:
+            return self.unknown(function, input, other)
+        return super().matrix_product(function, input, other)
 
     def batch_norm(self, function: Callable[..., Tensor], input: Tensor, *args: Any, **options: Any) -> Tensor:
         if self.fact(input).layer is not None:
@@ -81,15 +81,15 @@ class _Walk(Propagation):
 
         return with_backward(output, [positive], backward)
 
-    def total(self, function: Callable[..., Tensor], left: Any, right: Any, **options: Any) -> Tensor:
+    def total(self, function: Callable[..., Tensor], input: Any, other: Any, **options: Any) -> Tensor:
         """Of two activations, those above 0 share by their values."""
-        if not all(isinstance(term, Tensor) and term.requires_grad for term in (left, right)) or options:
-            return self.arithmetic(function, left, right, **options)
+        if not all(isinstance(term, Tensor) and term.requires_grad for term in (input, other)) or options:
+            return self.arithmetic(function, input, other, **options)
         with torch.no_grad():
-            output = function(left, right)
+            output = function(input, other)
 
         def backward(gradient: Tensor) -> Sequence[Tensor]:
-            share = divided(gradient * output, left.clamp(min=0) + right.clamp(min=0), 0.0)
-            return ((share * (left > 0)).sum_to_size(left.shape), (share * (right > 0)).sum_to_size(right.shape))
+            share = divided(gradient * output, input.clamp(min=0) + other.clamp(min=0), 0.0)
+            return ((share * (input > 0)).sum_to_size(input.shape), (share * (other > 0)).sum_to_size(other.shape))
 
-        return with_backward(output, [left, right], backward)
+        return with_backward(output, [input, other], backward)

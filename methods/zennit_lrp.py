@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -38,7 +39,7 @@ class ZennitLRP(Method):
 
     Raises:
         UserError: an option is out of its range, or zennit is not installed.
-        NotApplicable: zennit cannot see all that the network does, or fails on it.
+        NotApplicable: zennit cannot see all that the network does, or cannot merge its norms.
 
     Example:
         >>> ZennitLRP("epsilon_plus_flat").attribute(resnet, batch).shape  # doctest: +SKIP
@@ -59,17 +60,22 @@ class ZennitLRP(Method):
             raise UserError(f"zennit needs epsilon > 0 and gamma >= 0, not {self.epsilon} and {self.gamma}")
 
     def attribute(self, model: nn.Module, batch: Batch) -> Tensor:
+        # A copy, because zennit leaves norms half merged where it fails.
+        composite, subject = self._composite(model, batch), copy.deepcopy(model)
+        try:
+            composite.register(subject)
+        except RuntimeError as error:
+            raise NotApplicable("zennit fails to merge the batch norms of this network") from error
+
         def part(start: int, stop: int) -> Tensor:
-            composite = self._composite(model, batch)
-            try:
-                composite.register(model)
-                with torch.enable_grad():
-                    leaf, scores = target_logits(
-                        model, batch.inputs[start:stop], batch.targets[start:stop], _UNSEEN_BY_ZENNIT
-                    )
-                    return torch.autograd.grad(scores, leaf, scores.detach())[0]
-            finally:
-                composite.remove()
+            inputs, targets = batch.inputs[start:stop], batch.targets[start:stop]
+            with torch.enable_grad():
+                leaf, scores = target_logits(subject, inputs, targets, _UNSEEN_BY_ZENNIT)
+                logits = batch.logits[start:stop]
+                gap = (scores.detach() - passes.class_scores(logits, targets)).abs().max()
+                if bool(gap > _MERGED * logits.abs().max()):
+                    raise NotApplicable("zennit merges batch norms with layers that they do not follow here")
+                return torch.autograd.grad(scores, leaf, scores.detach())[0]
 
         return torch.cat(list(passes.chunked(part, len(batch), batch.chunk)))
 
@@ -97,5 +103,8 @@ def _one_activation(function: Callable[..., Any], *args: Any, **options: Any) ->
         )
     return function(*args, **options)
 
+
+_MERGED = 0.05
+"""Of the largest logit: more than what zennit leaves of the eps of merged norms in a deep network."""
 
 _UNSEEN_BY_ZENNIT = dict.fromkeys(("add", "sub", "mul", "div", "matmul", "bmm"), _one_activation)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import weakref
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -103,9 +103,10 @@ def watched(model: nn.Module, layer: str, inputs: Tensor, targets: Tensor) -> tu
 
 
 @contextmanager
-def replaced(layer: nn.Module, activation: Tensor) -> Iterator[None]:
-    """The output of the last run of `layer` is replaced; the runs are counted by hand in the tests."""
-    handle = layer.register_forward_hook(lambda module, args, output: activation.clone())
+def replaced(layer: nn.Module, activation: Tensor, run: int = 1) -> Iterator[None]:
+    """Run `run` of `layer`, counted from 1, has another output."""
+    runs = itertools.count(1)
+    handle = layer.register_forward_hook(lambda module, args, output: activation.clone() if next(runs) == run else None)
     try:
         yield
     finally:
@@ -132,7 +133,7 @@ def torchvision_vit() -> nn.Module:
 
 
 TAILS = {
-    "resnet": (lambda: network("resnet")[0], ["layer3", "layer2.0.conv1", "layer2.0.bn2", "layer2.0.downsample"]),
+    "resnet": (lambda: network("resnet")[0], ["layer3", "layer2.0.conv1", "layer2.0.bn2"]),
     "mobilenet": (lambda: network("mobilenet")[0], ["features", "features.2", "features.3.conv.1", "features.5.0"]),
     "vit": (lambda: network("vit")[0], ["blocks", "blocks.0", "blocks.1.norm1", "blocks.1.attn.qkv", "patch_embed"]),
     "cnn": (lambda: network("cnn")[0], ["0", "0.norm", "0.second"]),
@@ -150,35 +151,32 @@ def test_tail_is_the_model_with_the_layer_replaced(kind: str, name: str) -> None
     assert_exact(TAILS[kind][0](), name, side=32)
 
 
-def assert_exact(model: nn.Module, name: str, side: int = 8, shortened: bool = True, chunk: int = 2) -> None:
-    """Values and gradients for rows that mix images, and nothing left behind."""
-    inputs = torch.randn(3, 3, side, side, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    before = [(sorted(vars(each)), len(each._forward_hooks), len(each._forward_pre_hooks)) for each in model.modules()]
-    kept = inputs.clone()
-    tail = tail_of(model, inputs, name, chunk)
-    assert tail.shortened is shortened
-    assert torch.allclose(tail.logits, model(inputs), **EXACT)
-    rows = torch.tensor([2, 0, 1, 1, 0])
-    noise = torch.randn(5, *tail.activation.shape[1:], dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-    given = (tail.activation[rows] + 0.3 * noise).requires_grad_()
-    found = tail(rows, given)
-    runs = tail._runs
-    counted = [0]
-
-    def last(module: nn.Module, args: object, output: Tensor) -> Tensor | None:
-        counted[0] += 1
-        return given.clone() if counted[0] == runs else None
-
-    handle = layer_of(model, name).register_forward_hook(last)
-    expected = model(inputs[rows])
-    handle.remove()
-    assert not torch.allclose(expected, tail.logits[rows], rtol=1e-6, atol=1e-9), "the layer must matter"
-    assert torch.allclose(found, expected, **EXACT)
-    gradients = [torch.autograd.grad(each[:, 1].sum(), given)[0] for each in (found, expected)]
-    assert torch.allclose(*gradients, **EXACT)
+def assert_exact(model: nn.Module, name: str, side: int = 8, shortened: bool = True) -> None:
+    """For any number of rows, again and again, and nothing left behind."""
+    inputs = torch.randn(2, 3, side, side, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    before, kept = left_alone(model), inputs.clone()
+    for image in inputs.split(1):
+        tail = tail_of(model, image, name)
+        assert tail.shortened is shortened
+        assert torch.allclose(tail.logits, model(image), **EXACT)
+        generator = torch.Generator().manual_seed(3)
+        for count in (1, 2, 5, 2):
+            noise = torch.randn(count, *tail.activation.shape[1:], dtype=torch.float64, generator=generator)
+            given = tail.activation + 0.3 * noise
+            untouched = given.clone()
+            found = tail(given)
+            with replaced(layer_of(model, name), given, tail._runs):
+                expected = model(image.expand(count, -1, -1, -1).clone())
+            assert not torch.allclose(expected, tail.logits, rtol=1e-6, atol=1e-9), "the layer must matter"
+            assert torch.allclose(found, expected, **EXACT)
+            assert torch.equal(given, untouched)
     assert torch.equal(inputs, kept)
-    after = [(sorted(vars(each)), len(each._forward_hooks), len(each._forward_pre_hooks)) for each in model.modules()]
-    assert after == before
+    assert left_alone(model) == before
+
+
+def left_alone(model: nn.Module) -> list[object]:
+    """What a module has of its own, and its hooks."""
+    return [(sorted(vars(each)), len(each._forward_hooks), len(each._forward_pre_hooks)) for each in model.modules()]
 
 
 class Both(nn.Module):
@@ -291,113 +289,121 @@ def unreadable_twice(net: Net, x: Tensor) -> Tensor:
 
 
 RUNS = {
-    residual_in_place: ({}, True),
-    written_by_a_module: ({"relu": nn.ReLU(inplace=True)}, True),
-    trunk_read_after: ({"relu": nn.Hardswish(inplace=True)}, True),
-    read_then_written: ({"relu": nn.Hardswish(inplace=True)}, True),
+    residual_in_place: ({}, False),
+    written_by_a_module: ({"relu": nn.ReLU(inplace=True)}, False),
+    trunk_read_after: ({"relu": nn.Hardswish(inplace=True)}, False),
+    read_then_written: ({"relu": nn.Hardswish(inplace=True)}, False),
     used_twice: ({"three": nn.Conv2d(5, 5, 1)}, True),
     run_twice: ({}, True),
     tuples: ({"both": Both(5)}, True),
-    functional: ({}, True),
+    functional: ({}, False),
     turned: ({"turn": Turn()}, True),
-    table: ({"table": Table()}, True),
+    table: ({"table": Table()}, False),
     unreadable: ({"wrap": Wrapping()}, False),
     unreadable_twice: ({"wrap": Wrapping()}, False),
 }
+"""What they do, and whether the trunk can be left out all the same."""
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.__name__)
-@pytest.mark.parametrize("chunk", [1, 2, 5])
-def test_tail_of_networks_with_bad_habits(run: Callable[[Net, Tensor], Tensor], chunk: int) -> None:
+def test_tail_of_networks_with_bad_habits(run: Callable[[Net, Tensor], Tensor]) -> None:
     extra, shortened = RUNS[run]
     model = made(lambda: Net(run, head=nn.Linear(5, 4), **convolutions("one", "two"), **extra))
-    if run is table and chunk == 1:
-        shortened = False  # five rows could be five rows of one image: found out, and the whole model runs
-    assert_exact(model, "two", shortened=shortened, chunk=chunk)
+    assert_exact(model, "two", shortened=shortened)
 
 
-def test_tail_runs_no_trunk_and_holds_only_what_is_read() -> None:
-    model = made(lambda: Net(residual_in_place, head=nn.Linear(5, 4), **convolutions("one", "two")))
-    inputs = torch.randn(4, 3, 8, 8, dtype=torch.float64)
-    tail = tail_of(model, inputs, "two", 4)
-    held = sum(each.value.numel() for each in tail._trunk.kept.values())
-    assert held == 4 * 5 * 8 * 8  # the output of "one", and not the images
+def test_tail_runs_no_trunk() -> None:
     chain = network("mobilenet")[0]
-    outputs: list[weakref.ref[Tensor]] = []
-    hook = nn.modules.module.register_module_forward_hook(lambda _, __, output: outputs.append(weakref.ref(output)))
-    try:
-        tail_of(chain, torch.randn(6, 3, 32, 32, dtype=torch.float64), "features.4", 1)
-    finally:
-        hook.remove()
-    assert outputs
-    assert not any(output() is not None for output in outputs)  # of one chunk nothing is left for the next
-    tail = tail_of(chain, torch.randn(2, 3, 32, 32, dtype=torch.float64), "features.4", 2)
-    assert not tail._trunk.kept
+    tail = tail_of(chain, torch.randn(1, 3, 32, 32, dtype=torch.float64), "features.4")
     run: list[str] = []
     for name, module in chain.named_modules():
-        module.register_forward_pre_hook(lambda *_, name=name: run.append(name))
-    tail(torch.tensor([0]), tail.activation[:1])
-    convolved = [name for name in run if isinstance(layer_of(chain, name) if name else None, nn.Conv2d)]
-    assert convolved
-    assert all(name.startswith("features.5") for name in convolved)
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_pre_hook(lambda *_, name=name: run.append(name))
+    tail(tail.activation)
+    assert run
+    assert all(name.startswith("features.5") for name in run)
     for module in chain.modules():
         module._forward_pre_hooks.clear()
 
 
-def test_tail_is_restored_when_a_pass_fails() -> None:
+@pytest.mark.parametrize("interruption", [RuntimeError, KeyboardInterrupt])
+def test_tail_is_restored_when_a_pass_fails(interruption: type[BaseException]) -> None:
     model = pooled()
-    tail = tail_of(model, torch.randn(2, 3, 8, 8, dtype=torch.float64), "relu", 2)
-    before = [sorted(vars(each)) for each in model.modules()]
-    with pytest.raises(RuntimeError):
-        tail(torch.tensor([0]), torch.randn(1, 7, 8, 8, dtype=torch.float64))
-    assert [sorted(vars(each)) for each in model.modules()] == before
-    assert not any(each._forward_hooks for each in model.modules())
+    before, image = left_alone(model), torch.randn(1, 3, 8, 8, dtype=torch.float64)
+    tail = tail_of(model, image, "relu")
+
+    def fail(*_: object) -> None:
+        raise interruption
+
+    handle = model.head.register_forward_hook(fail)
+    with pytest.raises(interruption):
+        tail(tail.activation)
+    with pytest.raises(interruption):
+        tail_of(model, image, "relu")
+    handle.remove()
+    assert left_alone(model) == before
 
 
 def test_tail_takes_a_course_that_was_not_recorded() -> None:
-    """Control flow that depends on the layer's output may read what the recorded pass did not."""
+    """Control flow that depends on the layer's output may do to the trunk what the recorded pass did not."""
 
     def run(net: Net, x: Tensor) -> Tensor:
         hidden = net.one(x)
         deep = net.two(hidden)
-        return through(net, deep * hidden if float(deep.amax()) > 1e3 else deep)
+        return through(net, deep * hidden.add_(1.0) if float(deep.amax()) > 1e3 else deep)
 
     model = made(lambda: Net(run, head=nn.Linear(5, 4), **convolutions("one", "two")))
-    inputs = torch.randn(2, 3, 8, 8, dtype=torch.float64)
-    tail = tail_of(model, inputs, "two", 2)
+    image = torch.randn(1, 3, 8, 8, dtype=torch.float64)
+    tail = tail_of(model, image, "two")
     assert tail.shortened
-    given = tail.activation[[1]] + 1e4
+    given = tail.activation.expand(3, -1, -1, -1) + 1e4
     with replaced(model.two, given):
-        expected = model(inputs[[1]])
-    assert torch.allclose(tail(torch.tensor([1]), given), expected, **EXACT)
+        expected = model(image.expand(3, -1, -1, -1))
+    for _ in range(2):
+        assert torch.allclose(tail(given[:1]), expected[:1], **EXACT)
+        assert torch.allclose(tail(given), expected, **EXACT)
 
 
 def test_tail_costs_one_pass_and_other_hooks_work_once() -> None:
-    model = made(lambda: Net(trunk_read_after, head=nn.Linear(5, 4), relu=nn.ReLU(), **convolutions("one", "two")))
-    inputs = torch.randn(4, 3, 8, 8, dtype=torch.float64)
+    model = made(lambda: Net(used_twice, head=nn.Linear(5, 4), **convolutions("one", "two", "three")))
+    image = torch.randn(1, 3, 8, 8, dtype=torch.float64)
     model.one.register_forward_hook(lambda module, args, output: output + 1)
     model.two.register_forward_hook(lambda module, args, output: output + 1)
     with passes.counted(model) as count:
-        tail = tail_of(model, inputs, "two", 3)
-    assert (count.forwards, count.backwards) == (4, 0)
+        tail = tail_of(model, image, "two")
+    assert (count.forwards, count.backwards) == (1, 0)
     assert tail.shortened
-    rows = torch.tensor([3, 1])
-    assert torch.allclose(tail(rows, tail.activation[rows]), model(inputs[rows]), **EXACT)
+    assert torch.allclose(tail(tail.activation.repeat(2, 1, 1, 1)), model(image).expand(2, -1), **EXACT)
+
+
+def test_tail_lets_a_lack_of_memory_through() -> None:
+    """Half as many rows may do: it is no reason to run the whole network."""
+    model = pooled()
+    tail = tail_of(model, torch.randn(1, 3, 8, 8, dtype=torch.float64), "relu")
+
+    failures = iter([torch.OutOfMemoryError()])
+
+    def fail(*_: object) -> None:
+        for error in failures:
+            raise error
+
+    handle = model.head.register_forward_hook(fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        tail(tail.activation.repeat(3, 1, 1, 1))
+    handle.remove()
 
 
 def test_tail_refuses() -> None:
-    inputs = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    image = torch.randn(1, 3, 8, 8, dtype=torch.float64)
     with pytest.raises(UserError, match="does not exist"):
-        tail_of(pooled(), inputs, "nowhere", 2)
+        tail_of(pooled(), image, "nowhere")
     with pytest.raises(NotApplicable, match="no single tensor"):
-        tail_of(
-            made(lambda: Net(tuples, head=nn.Linear(5, 4), both=Both(5), two=nn.Conv2d(5, 5, 1))), inputs, "both", 2
-        )
+        tail_of(made(lambda: Net(tuples, head=nn.Linear(5, 4), both=Both(5), two=nn.Conv2d(5, 5, 1))), image, "both")
     idle = made(lambda: Net(lambda net, x: net.head(x.mean((2, 3))), idle=nn.ReLU(), head=nn.Linear(3, 4)))
     with pytest.raises(NotApplicable, match="does not run"):
-        tail_of(idle, inputs, "idle", 2)
+        tail_of(idle, image, "idle")
     with pytest.raises(NotApplicable, match="windows"):
-        tail_of(small_swin(), torch.randn(1, 3, 32, 32, dtype=torch.float64), "layers.0.blocks.0.attn", 2)
+        tail_of(small_swin(), torch.randn(1, 3, 32, 32, dtype=torch.float64), "layers.0.blocks.0.attn")
 
 
 # ------------------------------------------------------------------------------------ a global average and one linear
@@ -439,7 +445,7 @@ def test_cam_watches_the_model() -> None:
         CAM("").attribute(scaled, batch)
     model, layer = network("mobilenet")  # dropout and an adaptive average between
     images = batch_for(model, side=32)
-    places = spatial(tail_of(model, images.inputs, layer, 2).activation, (32, 32))[0, 0].numel()
+    places = spatial(tail_of(model, images.inputs[:1], layer).activation, (32, 32))[0, 0].numel()
     expected = places * GradCAM(layer, relu=False).attribute(model, images)
     assert torch.allclose(CAM(layer).attribute(model, images), expected, **EXACT)
 

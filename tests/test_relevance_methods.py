@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.utils.checkpoint import checkpoint
 
 from benchmark.batches import freeze
 from benchmark.errors import NotApplicable, UserError
@@ -482,6 +483,41 @@ class Odd(nn.Module):
         return self.layer(self.operation(inputs)).mean((2, 3))
 
 
+@pytest.mark.parametrize("method", [LRP(), LRP("gamma", "gamma"), ExcitationBackprop()])
+def test_operands_may_be_named(method: Method) -> None:
+    eye = torch.eye(3, dtype=torch.float64)
+    for named, plain in (
+        (lambda x: torch.add(x, other=x.relu()), lambda x: x + x.relu()),
+        (lambda x: torch.mul(input=x.relu(), other=x.sigmoid()), lambda x: x.relu() * x.sigmoid()),
+        (lambda x: torch.div(x, other=2.0), lambda x: x / 2),
+        (lambda x: torch.matmul(x, other=2 * eye), lambda x: x @ (2 * eye)),
+    ):
+        model = Odd(named).eval().requires_grad_(False)
+        batch = frozen(model)
+        found, model.operation = method.attribute(model, batch), plain
+        assert torch.allclose(found, method.attribute(model, batch), atol=1e-12)
+
+
+def test_weights_may_be_standardised_in_the_forward_pass() -> None:
+    """As in NFNets, by a batch norm in training mode, which mixes no images: they have none."""
+
+    class Standardised(nn.Conv2d):
+        def forward(self, inputs: Tensor) -> Tensor:
+            rows = self.weight.reshape(1, len(self.weight), -1)
+            return functional.conv2d(
+                inputs, functional.batch_norm(rows, None, None, training=True).view_as(self.weight)
+            )
+
+    model = seeded(lambda: nn.Sequential(Standardised(3, 5, 3), nn.ReLU(), nn.Flatten(), nn.Linear(500, 4)))
+    batch = frozen(model, 12, 3)
+    for method in (LRP("gamma"), ExcitationBackprop()):
+        found = method.attribute(model, batch)
+        plain = nn.Sequential(nn.Conv2d(3, 5, 3, bias=False), *model[1:]).to(batch.inputs).requires_grad_(False)
+        rows = model[0].weight.reshape(1, 5, -1)
+        plain[0].weight.copy_(functional.batch_norm(rows, None, None, training=True).view_as(model[0].weight))
+        assert torch.allclose(found, method.attribute(plain, batch), atol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("operation", "method", "message"),
     [
@@ -494,6 +530,7 @@ class Odd(nn.Module):
         (torch.relu, AttnLRP(), "no attention"),
         (lambda x: functional.softmax(x, 3), ExcitationBackprop(), "operation 'softmax' has no rule"),
         (torch.detach, LRP(), "no gradient"),
+        (lambda x: checkpoint(torch.relu, x, use_reentrant=False), LRP(), "checkpointing"),
         (lambda x: x + x.relu(), ZennitLRP(), "zennit sees modules alone"),
     ],
 )
@@ -558,3 +595,25 @@ class TestZennit:
         handle.remove()
         assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
         assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+    @pytest.mark.parametrize(("width", "message"), [(5, "fails to merge"), (3, "do not follow here")])
+    def test_refuses_to_merge_a_norm_that_stands_elsewhere(self, width: int, message: str) -> None:
+        """Modules are a chain in their order of definition, and here the norm runs before the convolution."""
+
+        class NormFirst(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.conv, self.norm, self.head = nn.Conv2d(3, width, 3), nn.BatchNorm2d(3), nn.Linear(width, 4)
+
+            def forward(self, inputs: Tensor) -> Tensor:
+                return self.head(self.conv(self.norm(inputs)).relu().mean((2, 3)))
+
+        model = seeded(NormFirst)
+        batch = frozen(model, 12, 3)
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        with pytest.raises(NotApplicable, match=message):
+            ZennitLRP("epsilon_plus").attribute(model, batch)
+        assert {name: each.shape for name, each in model.state_dict().items()} == {
+            n: t.shape for n, t in before.items()
+        }
+        assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
