@@ -36,6 +36,13 @@ WHOLE = {"guided_grad_cam"}
 """Methods with a layer whose backward passes go on to the input all the same."""
 
 
+_ABOVE = """What is above 1.1 does more than its passes. LRP, excitation backpropagation and transformer attribution
+take two to four matrix products or transposed convolutions a layer where a gradient takes one; FullGrad reads the gradient
+of every activation; DeepLIFT holds both of its passes together operation by operation. Attention methods need attention
+written out, which the fused kernel does not, and attention flow solves a maximum flow a patch. LIME, KernelSHAP and
+extremal perturbation cut superpixels or blur the image once, which weighs with as few passes as here.""".splitlines()
+
+
 @dataclass(frozen=True)
 class Row:
     """Our time over another time, and what that other one was."""
@@ -149,7 +156,7 @@ def page() -> tuple[str, list[str]]:
         print(row, flush=True)
         lines.append(f"| {row.method} | {row.network} | {row.beside} | {row.ratio:.2f} |")
         slow += [f"{row.method}: {row.ratio:.2f} x its passes"] if row.ratio > LIMIT + NOISE else []
-    lines += ["", "## Beside other libraries", "", "Below 1 ours is faster.", ""]
+    lines += ["", *_ABOVE, "", "## Beside other libraries", "", "Below 1 ours is faster.", ""]
     lines += ["| method | network | reference | our time over theirs |", "|:--|:--|:--|--:|"]
     for row in beside_peers():
         print(row, flush=True)
