@@ -76,7 +76,7 @@ class Setup:
             mean=self.model.mean,
             std=self.model.std,
             labels=None if None in labels else torch.tensor(labels),
-            masks=_stack([item.mask for item in found]),
+            masks=_stack([self.model.mask(item.mask) for item in found]),
             parts=_stack([item.parts for item in found]),
             empty=_stack([item.empty for item in found]),
             truth=_stack([item.truth for item in found]),

@@ -31,7 +31,8 @@ class Item:
         uid: its name, whatever its place in the list.
         image: `(C, H, W)` float in [0, 1] where it was generated; an RGB photograph where the model crops and resizes.
         label: index of its class, or None where unknown.
-        mask: `(H, W)` bool, true where the object is, or None where unknown.
+        mask: `(H, W)` bool, true where the object is; of a photograph, a picture of its size that is white there; None
+            where unknown.
         parts: `(H, W)` number of the part that each pixel belongs to, 0 for none; None where nothing can be taken out.
         empty: like `image`: the scene drawn without any of its parts, equal to it wherever no part is.
         truth: `(classes, H, W)` what each part contributes to each class, spread evenly over its pixels, where known.
@@ -40,7 +41,7 @@ class Item:
     uid: str
     image: Tensor | Image.Image
     label: int | None = None
-    mask: Tensor | None = None
+    mask: Tensor | Image.Image | None = None
     parts: Tensor | None = None
     empty: Tensor | None = None
     truth: Tensor | None = None

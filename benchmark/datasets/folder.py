@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import re
-from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 from PIL import Image
 
 from benchmark.baselines import Baseline
 from benchmark.batches import Explained
 from benchmark.cells import digest
 from benchmark.datasets import Item, check_options, file_digest
+from benchmark.datasets.imagenet import is_wnid, synsets, wordnet
+from benchmark.datasets.listed import ENDINGS, balanced
 from benchmark.errors import UserError
-
-_ENDINGS = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
-_WNID = re.compile(r"n\d{8}")
 
 
 @dataclass(frozen=True)
@@ -42,6 +38,8 @@ class Folder:
     name: str = "folder"
 
     version: ClassVar[str] = "1"
+    licence: ClassVar[str] = "your own"
+    source: ClassVar[str] = "a folder of yours"
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -71,34 +69,25 @@ class Folder:
         return Item(f"{path.parent.name}/{path.name}", image, self._labels[0][path.parent.name])
 
     @cached_property
-    def _groups(self) -> dict[str, list[Path]]:
-        """Images by class, both in the order of their names."""
-        groups = defaultdict(list)
-        for path in sorted(Path(self.root).glob("*/*")):
-            if path.suffix.lower() in _ENDINGS and path.is_file():
-                groups[path.parent.name].append(path)
-        return dict(groups)
+    def _found(self) -> list[Path]:
+        """All images, by class and name."""
+        return [p for p in sorted(Path(self.root).glob("*/*")) if p.suffix.lower() in ENDINGS and p.is_file()]
+
+    @cached_property
+    def _names(self) -> list[str]:
+        """Those of the class folders, in order."""
+        return sorted({path.parent.name for path in self._found})
 
     @cached_property
     def _paths(self) -> list[Path]:
-        """The listed images: shuffled within each class, taken from the classes in turn, then sorted by name."""
-        turns: list[tuple[int, float, Path]] = []
-        for number, paths in enumerate(self._groups.values()):
-            rng = np.random.default_rng([self.seed, number])
-            turns += [(turn, rng.random(), paths[index]) for turn, index in enumerate(rng.permutation(len(paths)))]
-        return sorted(path for _, _, path in sorted(turns)[: self.n])
+        """The listed images, by class and name."""
+        number = {name: at for at, name in enumerate(self._names)}
+        places = balanced([number[path.parent.name] for path in self._found], self.n, self.seed)
+        return [self._found[place] for place in places]
 
     @cached_property
     def _labels(self) -> tuple[dict[str, int], tuple[str, ...]]:
         """The label of each class folder, and the names of all classes that labels count."""
-        names = sorted(self._groups)
-        if not all(_WNID.fullmatch(name) for name in names):
-            return {name: label for label, name in enumerate(names)}, tuple(names)
-        from timm.data.imagenet_info import ImageNetInfo
-
-        imagenet = ImageNetInfo()
-        index = {wnid: label for label, wnid in enumerate(imagenet.label_names())}
-        for name in names:
-            if name not in index:
-                raise UserError(f"{Path(self.root, name)} is named like an ImageNet class but is none of its 1,000")
-        return {name: index[name] for name in names}, tuple(imagenet.label_descriptions())
+        if not all(map(is_wnid, self._names)):
+            return {name: label for label, name in enumerate(self._names)}, tuple(self._names)
+        return synsets(self._names, self.root), wordnet()[1]

@@ -38,6 +38,8 @@ class Photos:
     name: str = "photos"
 
     version: ClassVar[str] = "1"
+    licence: ClassVar[str] = "public domain or CC0, the workshop of the Middlebury stereo data for research"
+    source: ClassVar[str] = "https://github.com/scikit-image/scikit-image"
     classes: ClassVar[None] = None
 
     def __post_init__(self) -> None:

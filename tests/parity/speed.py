@@ -37,10 +37,11 @@ WHOLE = {"guided_grad_cam"}
 
 
 _ABOVE = """What is above 1.1 does more than its passes. LRP, excitation backpropagation and transformer attribution
-take two to four matrix products or transposed convolutions a layer where a gradient takes one; FullGrad reads the gradient
-of every activation; DeepLIFT holds both of its passes together operation by operation. Attention methods need attention
-written out, which the fused kernel does not, and attention flow solves a maximum flow a patch. LIME, KernelSHAP and
-extremal perturbation cut superpixels or blur the image once, which weighs with as few passes as here.""".splitlines()
+take two to four matrix products or transposed convolutions a layer where a gradient takes one; FullGrad reads the
+gradient of every activation; DeepLIFT holds its two passes together operation by operation. Attention methods need
+attention written out, which the fused kernel does not, and attention flow solves a maximum flow a patch. LIME,
+KernelSHAP and extremal perturbation cut superpixels or blur the image once, which weighs with as few passes as
+here.""".splitlines()
 
 
 @dataclass(frozen=True)
