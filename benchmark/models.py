@@ -35,6 +35,7 @@ class Model:
         transform: the network's own resizing and cropping of a photograph, to `(C, H, W)` in pixel space [0, 1].
         dataset: the only data set that it was trained for, or None where any will do.
         twin: the same network trained on random labels, frozen likewise, or None where there is none.
+        remarks: what `benchmark.probe` found that changes no number.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Model:
     transform: Callable[[Image.Image], Tensor]
     dataset: str | None = None
     twin: nn.Module | None = None
+    remarks: tuple[str, ...] = ()
 
     def pixels(self, image: Tensor | Image.Image) -> Tensor:
         """An image as the model sees it before normalisation: `(C, H, W)` float in [0, 1].
@@ -61,6 +63,16 @@ class Model:
         if tuple(image.shape) != self.size:
             raise UserError(f"{self.name} takes images of size {_by(self.size)}, this one has {_by(image.shape)}")
         return image
+
+    def mask(self, mask: Tensor | Image.Image | None) -> Tensor | None:
+        """Where the object is in `pixels` of its image: `(H, W)` bool.
+
+        The mask of a photograph takes the photograph's own way, so that resizing and cropping are the same; a pixel is
+        the object's if more than half of what went into it was.
+        """
+        if isinstance(mask, Image.Image):
+            return self.pixels(mask)[0] > 0.5
+        return mask
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """The network's input for `pixels (..., C, H, W)`."""

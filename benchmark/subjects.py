@@ -16,7 +16,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from benchmark import __version__, models
+from benchmark import __version__, models, own_models
 from benchmark.batches import freeze, split
 from benchmark.cells import Choice
 from benchmark.datasets import Dataset
@@ -66,7 +66,7 @@ def load(config: DictConfig, trusted: Collection[str] = ()) -> Subject:
             raise UserError(f"{name}={value} is no number of images: expected 1 or more")
     device = resolve_device(config.device)
     dataset: Dataset = build(config.datasets, trusted)
-    model: Model = build(config.models, trusted)
+    model = own_models.build(config.models, trusted)
     models.check(model, dataset)
     model.network.to(device)
     layout = "channels_last" if config.channels_last else "contiguous"
@@ -84,7 +84,7 @@ def load(config: DictConfig, trusted: Collection[str] = ()) -> Subject:
         device=device,
         timing=f"{device_name(device)}, batch_size {config.batch_size}, chunk {chunk}, {layout}",
         seed=config.seed,
-        environment=_environment(device, settings),
+        environment={**_environment(device, settings), "remarks": list(model.remarks)},
         build={"model": _placeless(config.models), "dataset": _placeless(config.datasets)},
     )
 
@@ -96,7 +96,8 @@ def _model_choice(model: Model, config: DictConfig) -> Choice:
     """
     options = OmegaConf.to_container(config, resolve=True)
     assert isinstance(options, dict)
-    for name in ("name", "checkpoint", "cache_dir", "dataset", "layer", "weights", "twin"):
+    places = ("path", "checkpoint", "cache_dir", "weights", "twin", "download")
+    for name in ("name", "class_names", "dataset", "layer", *places):
         options.pop(name, None)
     options = {name: value for name, value in options.items() if (name, value) != ("trained", None)}
     target = str(options.pop("_target_"))
@@ -114,18 +115,22 @@ def _model_choice(model: Model, config: DictConfig) -> Choice:
 
 
 def _dataset_choice(dataset: Dataset) -> Choice:
-    """Where a folder lies is no part of what it holds: the fingerprint stands for its files."""
+    """Where a folder lies and how it came there are no part of what it holds: the fingerprint stands for its files."""
     choice = choose(dataset.name, dataset)
-    params = {name: value for name, value in choice.params.items() if name not in ("root", "name")}
+    params = {name: value for name, value in choice.params.items() if name not in ("root", "download", "name")}
     return Choice(choice.name, {**params, "fingerprint": dataset.fingerprint}, choice.version)
 
 
 def _placeless(config: DictConfig) -> dict[str, Any]:
-    """`config` without what says where on this disk something lies, `???` where it cannot do without."""
+    """`config` without what says where on this disk something lies, `???` where it cannot do without.
+
+    Nothing is downloaded to compute a record again, unless that is asked for anew.
+    """
     options = OmegaConf.to_container(config, resolve=True)
     assert isinstance(options, dict)
-    options |= {name: "???" for name in ("root", "checkpoint") if options.get(name) is not None}
-    options |= {"cache_dir": None} if "cache_dir" in options else {}
+    options |= {name: "???" for name in ("root", "path", "checkpoint") if options.get(name) is not None}
+    nowhere = {"cache_dir": None, "class_names": None, "download": False}
+    options |= {name: value for name, value in nowhere.items() if name in options}
     return {str(name): value for name, value in options.items()}
 
 
@@ -140,7 +145,7 @@ def _frozen(model: Model, dataset: Dataset, seed: int, chunk: int) -> Batch:
         mean=model.mean,
         std=model.std,
         labels=None if None in labels else torch.tensor(labels),
-        masks=_stack([item.mask for item in items]),
+        masks=_stack([model.mask(item.mask) for item in items]),
         parts=_stack([item.parts for item in items]),
         empty=_stack([item.empty for item in items]),
         truth=_stack([item.truth for item in items]),
