@@ -28,9 +28,10 @@ slow: .venv/ready               ## retrain the small CNN from scratch
 	$(BIN)/python -m pytest -m slow
 
 # Exactly the packages that were tested, by hash; torch and torchvision in one command, so that their builds fit.
-.venv/ready: constraints.txt pyproject.toml
+.venv/ready: constraints.txt pyproject.toml tests/peers.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --require-hashes -r constraints.txt
 	$(BIN)/pip install --quiet --no-deps -e .
+	$(BIN)/pip install --quiet --no-deps --require-hashes --target .venv/peers -r tests/peers.txt
 	touch $@

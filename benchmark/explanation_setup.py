@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
-from benchmark import batches, models, plugins, subjects
+from benchmark import batches, models, own_models, plugins, subjects
 from benchmark.baselines import Baseline
 from benchmark.choices import CONF
 from benchmark.datasets import Dataset, Item
@@ -123,7 +123,7 @@ def prepare(
             raise UserError(unknown("baseline=", str(baseline), get_args(Baseline)))
         device = subjects.resolve_device(config.device)
         dataset = plugins.build(config.datasets, config.trust) if from_dataset else None
-        model = model or plugins.build(config.models, {*config.trust, *_named(settings)})
+        model = model or own_models.build(config.models, {*config.trust, *_named(settings)})
         if model.size[0] not in (1, 3):
             raise UserError(
                 f"{model.name} takes images of {model.size[0]} channels: expected 3 for colour or 1 for grey"

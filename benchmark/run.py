@@ -57,7 +57,7 @@ class Sweep:
             self.progress = Progress(self.jobs)
             prepare_torch(config.threads)
         chosen = HydraConfig.get().runtime.choices
-        names = (config.models.get("name"), config.datasets.get("name"), chosen["methods"])
+        names = (config.models.get("name") or chosen["models"], config.datasets.get("name"), chosen["methods"])
         with self.progress.job(" × ".join(map(str, names))) as notes:
             try:
                 outcomes = self._score(config, chosen)

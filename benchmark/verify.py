@@ -130,8 +130,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_intermixed_args(arguments)
     places = dict(place.partition("=")[::2] for place in options.places)
     for name in places:
-        if name not in ("datasets.root", "models.checkpoint", "models.cache_dir"):
-            parser.error(f"{name} is no place: expected datasets.root=DIR or models.checkpoint=FILE")
+        if name not in ("datasets.root", "models.checkpoint", "models.path", "models.cache_dir"):
+            parser.error(f"{name} is no place: expected datasets.root=DIR, models.checkpoint=FILE or models.path=FILE")
     if options.rows < 0:
         parser.error("--rows must be 0 or more")
     options.places = places

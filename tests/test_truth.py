@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from benchmark import baselines, units
 from benchmark.batches import freeze
 from benchmark.datasets import Dataset, tokens
 from benchmark.datasets.additive import WEIGHTS, Additive
-from benchmark.datasets.dual_label import DualLabel
+from benchmark.datasets.dual_label import TEXTURES, DualLabel
 from benchmark.datasets.interaction import Interaction
 from benchmark.datasets.shapes import Shapes
 from benchmark.datasets.shortcut import Shortcut
@@ -24,6 +25,7 @@ from benchmark.errors import NotApplicable, UserError
 from benchmark.exact import exact
 from benchmark.models import Model
 from benchmark.protocols import Batch
+from benchmark.train import train
 from methods.contributions import Contributions
 from metrics.single_deletion import SingleDeletion
 
@@ -269,3 +271,24 @@ def test_the_shipped_network_has_learned_the_contributions() -> None:
         weights.append((truth_of(batch) * batch.parts.eq(part)).sum((1, 2))[there])
     found = torch.corrcoef(torch.stack([torch.cat(drops), torch.cat(weights)]))[0, 1]
     assert found > 0.98
+
+
+def test_without_shipped_weights_a_network_is_trained_once(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    trained = []
+
+    def instead(name: str, task: str, out: Path) -> None:
+        """Weights of the same architecture and classes, without the minutes."""
+        trained.append((name, task))
+        out.parent.mkdir(parents=True)
+        train(name, task, out, steps=1)
+
+    monkeypatch.setattr("benchmark.train.IMAGES", 12)
+    monkeypatch.setattr("benchmark.train.train", instead)
+    made = [embedded("small_cnn", "dual_label", Cnn(), "texture") for _ in range(2)]
+    assert trained == [("small_cnn", "dual_label-texture")]
+    assert made[0].weights == made[1].weights
+    assert made[0].class_names == TEXTURES
+    assert "training small_cnn on dual_label-texture, once" in capsys.readouterr().err
+    with pytest.raises(UserError, match="expected shape or texture"):
+        embedded("small_cnn", "dual_label", Cnn(), "colour")

@@ -10,6 +10,9 @@ from pathlib import Path
 
 from tests.parity.pairs import Pair, difference, subject
 
+# Libraries that cannot lie beside this project, because they call a package of theirs `benchmark`.
+sys.path.append(str(Path(sys.prefix, "peers")))
+
 FAMILIES = sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py") if path.stem not in ("pairs", "speed"))
 
 
