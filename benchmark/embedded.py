@@ -153,7 +153,7 @@ def task(dataset: str, trained: str | None = None) -> str:
         UserError: there is no such data set or variant to train on.
     """
     if dataset not in TASKS:
-        raise UserError(f"no embedded model is trained for {dataset}: expected one of {', '.join(TASKS)}")
+        raise UserError(f"no embedded model (small_cnn, small_vit) is trained for {dataset}: expected one of {', '.join(TASKS)}")
     variants = TASKS[dataset]
     if trained is not None and trained not in variants:
         known = f"expected {' or '.join(variants)}" if variants else "expected null, there is one"
