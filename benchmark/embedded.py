@@ -153,11 +153,12 @@ def task(dataset: str, trained: str | None = None) -> str:
         UserError: there is no such data set or variant to train on.
     """
     if dataset not in TASKS:
-        raise UserError(f"no embedded model (small_cnn, small_vit) is trained for {dataset}: expected one of {', '.join(TASKS)}")
+        known = ", ".join(TASKS)
+        raise UserError(f"neither small_cnn nor small_vit is trained for {dataset}: expected one of {known}")
     variants = TASKS[dataset]
     if trained is not None and trained not in variants:
-        known = f"expected {' or '.join(variants)}" if variants else "expected null, there is one"
-        raise UserError(f"models.trained={trained} is no training on {dataset}: {known}")
+        some = f"expected {' or '.join(variants)}" if variants else "expected null, there is one"
+        raise UserError(f"models.trained={trained} is no training on {dataset}: {some}")
     return f"{dataset}-{trained or variants[0]}" if variants else dataset
 
 

@@ -343,7 +343,7 @@ def test_weights_in_the_cache_need_no_network(checkpoint: Path, tmp_path: Path) 
         (
             "small_cnn",
             {"dataset": "photos"},
-            "(small_cnn, small_vit) is trained for photos: expected one of shapes, digits, additive",
+            "neither small_cnn nor small_vit is trained for photos: expected one of shapes, digits, additive",
         ),
         ("small_vit", {"architecture": {"width": 24}}, "holds another architecture than models.architecture"),
     ],
