@@ -66,6 +66,10 @@ class ZennitLRP(Method):
             composite.register(subject)
         except RuntimeError as error:
             raise NotApplicable("zennit fails to merge the batch norms of this network") from error
+        for module in subject.modules():
+            # zennit 1.0 leaves merged norms with an eps of 0, which torch before 2.15 refuses.
+            if getattr(module, "eps", None) == 0:
+                module.eps = 1e-30  # type: ignore[assignment]
 
         def part(start: int, stop: int) -> Tensor:
             inputs, targets = batch.inputs[start:stop], batch.targets[start:stop]
