@@ -5,6 +5,7 @@ A model that takes another size enlarges them as it does photographs.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -26,9 +27,9 @@ class _Arrays(OnDisk):
     splits: ClassVar[tuple[str, ...]] = ("test", "train")
     downloads: ClassVar[bool] = True
 
+    @abstractmethod
     def _library(self, download: bool) -> Any:
         """The data set of torchvision."""
-        raise NotImplementedError
 
     def _download(self) -> None:
         self._library(download=True)

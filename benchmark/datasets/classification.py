@@ -6,6 +6,7 @@ torchvision class that reads it.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,9 +19,9 @@ from benchmark.datasets.listed import Entry, OnDisk
 class _Photographs(OnDisk):
     """What the `_library` of torchvision lists."""
 
+    @abstractmethod
     def _library(self, download: bool) -> Any:
         """The data set of torchvision, with `loader=Path`, so that it gives a file and a label for each image."""
-        raise NotImplementedError
 
     def _download(self) -> None:
         self._library(download=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -42,9 +43,9 @@ class _Synsets(OnDisk):
         return in_synsets(self._photographs)
 
     @property
+    @abstractmethod
     def _photographs(self) -> Path:
         """The folder of folders that are named by WordNet ids."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)

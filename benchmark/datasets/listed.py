@@ -190,8 +190,7 @@ class OnDisk(Listed):
             raise UserError(f"{self.name} cannot be downloaded to {self.root}: {reason}; {self._remedy}") from error
 
     def _download(self) -> None:
-        """Put it below `root`."""
-        raise NotImplementedError
+        """Put it below `root`, where `downloads` says that it can: what is still missing then is said."""
 
     @property
     def _where(self) -> str:
