@@ -203,6 +203,18 @@ def _text(options: Mapping[str, Any], key: str) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def wide(tidy: pd.DataFrame, model: str, dataset: str, column: str) -> pd.DataFrame:
+    """The scores of one column of one table: a line an image (`uid`, sorted), a column a method, NaN where undefined."""
+    part = tidy[(tidy["model"] == model) & (tidy["dataset"] == dataset) & (tidy["column"] == column)]
+    valid = (part["status"] == "ok") & np.isfinite(part["value"])
+    scores = part.assign(value=part["value"].where(valid))
+    return (
+        scores.pivot(index="uid", columns="method", values="value")
+        .reindex(columns=part["method"].unique())
+        .sort_index()
+    )
+
+
 def summarise(tidy: pd.DataFrame) -> pd.DataFrame:
     """A row a model, dataset, column and method, in the order of the tables: what can be said of the cell.
 

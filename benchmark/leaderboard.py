@@ -58,6 +58,15 @@ def tables(found: Iterable[Record], root: Path) -> dict[str, pd.DataFrame]:
     return named
 
 
+def tidy(root: Path) -> pd.DataFrame:
+    """`frames.frame` of everything that is filed under `root`; metrics that the certificate does not know rank nothing.
+
+    Raises:
+        UserError: there is no record, or one is damaged.
+    """
+    return assemble(*_read(root))
+
+
 def write_tables(root: Path) -> list[Path]:
     """Write `leaderboard` and `cost`, as `.csv` and `.md`, under `<root>/tables/` from all records under `root`.
 
@@ -67,7 +76,7 @@ def write_tables(root: Path) -> list[Path]:
     Raises:
         UserError: there is no record, one is damaged, or the folder cannot be written.
     """
-    return _write(root, summarise(assemble(*_read(root))))
+    return _write(root, summarise(tidy(root)))
 
 
 def report(root: Path, pairs: Iterable[tuple[Choice, Choice]] | None = None) -> str:
