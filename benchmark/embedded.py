@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ TASKS: dict[str, tuple[str, ...]] = {
     "suppressor": (),
 }
 """Data sets that embedded models are trained on, and the variants of those that have several."""
+GATE = 0.98
+"""Share of its test images that a model must get right: of one that has not learned its task no truth is known."""
+_SEED = re.compile(r"(?:(.*)-)?seed([1-9]\d*)")
 
 
 @dataclass(frozen=True)
@@ -113,12 +117,13 @@ def embedded(
         name: `small_cnn` or `small_vit`.
         dataset: what it was trained on.
         architecture: of the network, as in the model's yaml.
-        trained: on which variant of the data set, see `TASKS`; None is the first of them.
+        trained: on which variant of the data set, see `TASKS`, None is the first of them; `seed3`, or `-seed3` behind a
+            variant, is the same training from other random numbers.
         layer: for CAM methods; None finds it (see `benchmark.cam_layer`).
 
     Raises:
-        UserError: it can be trained on no such data set, the architecture is not the one that was trained, or the layer
-            does not exist.
+        UserError: it can be trained on no such data set, it has not learned enough, the architecture is not the one
+            that was trained, or the layer does not exist.
     """
     from safetensors import safe_open
     from torchvision.transforms import Compose, Resize, ToTensor
@@ -126,6 +131,12 @@ def embedded(
     path = _weights(name, task(dataset, trained))
     with safe_open(path, "pt") as file:
         facts = json.loads(file.metadata()["assay"])
+    if facts["test_accuracy"] < GATE:
+        again = f"python -m benchmark.train {name} {facts['task']} --out {path}"
+        raise UserError(
+            f"{path} holds a network that gets {facts['test_accuracy']:.1%} of its test images right, expected at "
+            f"least {GATE:.0%}: train it again ({again})"
+        )
     channels, height, width = facts["size"]
     size, classes = (channels, height, width), tuple(facts["classes"])
     network = _trained(architecture, size, len(classes), path)
@@ -147,7 +158,7 @@ def embedded(
 
 
 def task(dataset: str, trained: str | None = None) -> str:
-    """What a model is trained on: a data set, with its variant where it has several.
+    """What a model is trained on: a data set, with its variant where it has several and its seed where that is not 0.
 
     Raises:
         UserError: there is no such data set or variant to train on.
@@ -156,10 +167,18 @@ def task(dataset: str, trained: str | None = None) -> str:
         known = ", ".join(TASKS)
         raise UserError(f"neither small_cnn nor small_vit is trained for {dataset}: expected one of {known}")
     variants = TASKS[dataset]
-    if trained is not None and trained not in variants:
+    variant, number = split_seed(trained or "")
+    if variant and variant not in variants:
         some = f"expected {' or '.join(variants)}" if variants else "expected null, there is one"
-        raise UserError(f"models.trained={trained} is no training on {dataset}: {some}")
-    return f"{dataset}-{trained or variants[0]}" if variants else dataset
+        raise UserError(f"models.trained={trained} is no training on {dataset}: {some}, or with -seed1 behind it")
+    parts = [dataset, *([variant or variants[0]] if variants else []), *([f"seed{number}"] if number else [])]
+    return "-".join(parts)
+
+
+def split_seed(name: str) -> tuple[str, int]:
+    """What stands before `-seed3`, and the 3; the name and 0 where there is no seed."""
+    found = _SEED.fullmatch(name)
+    return (found[1] or "", int(found[2])) if found else (name, 0)
 
 
 def _weights(name: str, task: str) -> Path:

@@ -1,7 +1,8 @@
 """Train an embedded model: python -m benchmark.train small_cnn shapes [--labels random] [--steps N] [--out FILE].
 
 The files in benchmark/weights were made with the defaults, but for `small_vit digits --steps 3000`. A data set of
-several variants is named with one of them, as in `interaction-xor` or `shortcut-rho0.9`.
+several variants is named with one of them, as in `interaction-xor` or `shortcut-rho0.9`; `-seed3` behind it starts from
+other weights and sees the images in another order.
 
 With `--labels random` the model learns by heart labels that were dealt out anew: the twin that data randomisation
 compares with. It sees few images, always the same and never erased, since there is nothing else to learn.
@@ -36,8 +37,8 @@ from benchmark.datasets.interaction import Interaction
 from benchmark.datasets.shapes import Shapes
 from benchmark.datasets.shortcut import Shortcut
 from benchmark.datasets.suppressor import Suppressor
-from benchmark.embedded import TASKS, TWIN, WEIGHTS, Cnn, Vit, task
-from benchmark.errors import UserError
+from benchmark.embedded import TASKS, TWIN, WEIGHTS, Cnn, Vit, split_seed, task
+from benchmark.errors import UserError, unknown
 from benchmark.models import freeze
 
 IMAGES = 12_000
@@ -54,7 +55,7 @@ LEARNED = 0.95
 
 def data(task: str, split: Literal["train", "test"]) -> Dataset:
     """All images that a model is trained (`train`) or tested (`test`) on; `task` as in `embedded.task`."""
-    name, _, variant = task.partition("-")
+    name, _, variant = split_seed(task)[0].partition("-")
     count = IMAGES if split == "train" else 1000
     if name == "digits":
         return Digits(n=None, split=split)
@@ -89,9 +90,9 @@ def erased(images: Tensor, most: float, random: torch.Generator) -> Tensor:
     return torch.where(noise < share, images.mean((2, 3), keepdim=True), images)
 
 
-def batches(images: Tensor, labels: Tensor, steps: int, flip: bool) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(images: Tensor, labels: Tensor, steps: int, flip: bool, seed: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
     """Random batches, moved by up to 1/16 of the side, mirrored where the class survives it, and ever more erased."""
-    random = torch.Generator().manual_seed(0)
+    random = torch.Generator().manual_seed(seed)
     for step in range(steps):
         index = torch.randint(len(images), (BATCH,), generator=random)
         batch = images[index]
@@ -108,9 +109,9 @@ def dealt(labels: Tensor) -> Tensor:
     return labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
 
 
-def same(images: Tensor, labels: Tensor, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
+def same(images: Tensor, labels: Tensor, steps: int, seed: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
     """Random batches of the images as they are."""
-    random = torch.Generator().manual_seed(0)
+    random = torch.Generator().manual_seed(seed)
     for _ in range(steps):
         index = torch.randint(len(images), (BATCH,), generator=random)
         yield images[index], labels[index]
@@ -154,6 +155,7 @@ def train(model: str, task: str, out: Path, steps: int | None = None, labels: La
     from safetensors.torch import save_file
 
     architecture = _architecture(model)
+    variant, seed = split_seed(task)
     learn, test = data(task, "train"), data(task, "test")
     images, classes = tensors(learn)
     mean, std = ([round(x, 2) for x in f.tolist()] for f in (images.mean((0, 2, 3)), images.std((0, 2, 3))))
@@ -166,13 +168,13 @@ def train(model: str, task: str, out: Path, steps: int | None = None, labels: La
         images, classes = images[:MEMORISED], dealt(classes[:MEMORISED])
         total = steps or architecture.memory_steps
         source = same(images, classes, total)
-    elif task in ("shapes", "digits"):
+    elif variant in ("shapes", "digits"):
         total = steps or architecture.steps
-        source = batches(images, classes, total, flip=task == "shapes")
+        source = batches(images, classes, total, variant == "shapes", seed)
     else:
         total = steps or architecture.scene_steps
-        source = same(images, _logits(learn) if task == "additive" else classes, total)
-    torch.manual_seed(0)
+        source = same(images, _logits(learn) if variant == "additive" else classes, total, seed)
+    torch.manual_seed(seed)
     network = architecture.network(size, len(learn.classes or ()))
     fit(network, ((normalise(x), y) for x, y in source), total, architecture.learning_rate)
     state = {
@@ -219,11 +221,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmark.train", description="Train an embedded model.")
     parser.add_argument("model", choices=("small_cnn", "small_vit"))
     tasks = [task(name, variant) for name, variants in TASKS.items() for variant in variants or (None,)]
-    parser.add_argument("task", choices=tasks)
+    parser.add_argument(
+        "task", metavar="task", help=f"{', '.join(tasks)}, each also with -seed1, -seed2, ... behind it"
+    )
     parser.add_argument("--out", type=Path, help="weights file to write (default: the one that the project ships)")
     parser.add_argument("--steps", type=int, help="optimiser steps (default: the model's own)")
     parser.add_argument("--labels", choices=get_args(Labels), default="true", help="what it learns (default: true)")
     options = parser.parse_args()
+    if split_seed(options.task)[0] not in tasks:
+        raise UserError(unknown("task ", options.task, tasks))
     out = options.out or WEIGHTS / f"{options.model}-{options.task}{TWIN * (options.labels == 'random')}.safetensors"
     torch.set_num_threads(1)  # the result depends on the number of threads
     score = train(options.model, options.task, out, options.steps, options.labels)

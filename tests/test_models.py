@@ -82,6 +82,7 @@ def test_training_writes_weights_that_load(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(train, "data", lambda dataset, split: Digits(n=64, split=split))
     first = train.train("small_cnn", "digits", out, steps=3)
     monkeypatch.setattr(embedded, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(embedded, "GATE", 0.0)
     model = load("small_cnn", "digits")
     inputs, labels = train.tensors(Digits(n=64))
     assert train.accuracy(model.network, model.normalise(inputs), labels) == pytest.approx(first)

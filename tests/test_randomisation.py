@@ -559,6 +559,7 @@ class TestTwins:
         assert train.train("small_cnn", "digits", out, steps=60, labels="random") >= train.LEARNED
         train.train("small_cnn", "digits", tmp_path / "small_cnn-digits.safetensors", steps=2)
         monkeypatch.setattr(embedded, "WEIGHTS", tmp_path)
+        monkeypatch.setattr(embedded, "GATE", 0.0)
         model = embedded.embedded("small_cnn", "digits", embedded.Cnn())
         assert model.twin is not None
         images, labels = train.tensors(Digits(n=48, split="train"))

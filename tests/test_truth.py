@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from benchmark import baselines, units
@@ -20,7 +21,7 @@ from benchmark.datasets.interaction import Interaction
 from benchmark.datasets.shapes import Shapes
 from benchmark.datasets.shortcut import Shortcut
 from benchmark.datasets.suppressor import Suppressor, figure, suppressors
-from benchmark.embedded import Cnn, embedded
+from benchmark.embedded import Cnn, embedded, task
 from benchmark.errors import NotApplicable, UserError
 from benchmark.exact import exact
 from benchmark.models import Model
@@ -285,6 +286,9 @@ def test_without_shipped_weights_a_network_is_trained_once(tmp_path, monkeypatch
 
     monkeypatch.setattr("benchmark.train.IMAGES", 12)
     monkeypatch.setattr("benchmark.train.train", instead)
+    with pytest.raises(UserError, match=r"% of its test images right, expected at least 98%: train it again"):
+        embedded("small_cnn", "dual_label", Cnn(), "texture")
+    monkeypatch.setattr("benchmark.embedded.GATE", 0.0)
     made = [embedded("small_cnn", "dual_label", Cnn(), "texture") for _ in range(2)]
     assert trained == [("small_cnn", "dual_label-texture")]
     assert made[0].weights == made[1].weights
@@ -292,3 +296,18 @@ def test_without_shipped_weights_a_network_is_trained_once(tmp_path, monkeypatch
     assert "training small_cnn on dual_label-texture, once" in capsys.readouterr().err
     with pytest.raises(UserError, match="expected shape or texture"):
         embedded("small_cnn", "dual_label", Cnn(), "colour")
+
+
+def test_a_seed_is_a_training_of_its_own(tmp_path, monkeypatch) -> None:
+    assert task("shortcut", "rho0.5-seed2") == "shortcut-rho0.5-seed2"
+    assert task("shortcut", "seed2") == "shortcut-rho1-seed2"
+    assert task("additive", "seed2") == "additive-seed2"
+    for wrong in ("rho2-seed1", "rho1-seed0", "rho1-2"):
+        with pytest.raises(UserError, match=r"expected rho1 or rho0.9 or rho0.5 or rho0, or with -seed1 behind it"):
+            task("shortcut", wrong)
+    monkeypatch.setattr("benchmark.train.IMAGES", 12)
+    facts = []
+    for name in ("additive", "additive-seed1"):
+        train("small_cnn", name, tmp_path / name, steps=1)
+        facts.append(load_file(tmp_path / name)["fc.weight"])
+    assert not torch.equal(*facts)
