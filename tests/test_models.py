@@ -57,7 +57,7 @@ def test_embedded_weights_are_as_good_as_promised(name: str, dataset: str) -> No
 def test_embedded_weights_are_small() -> None:
     files = sorted(embedded.WEIGHTS.glob("*.safetensors"))
     assert len(files) == 9, "four models and their twins that learned random labels, and one for additive scenes"
-    assert sum(file.stat().st_size for file in files) < 2e6
+    assert sum(file.stat().st_size for file in files) < 6e6
 
 
 @pytest.mark.parametrize(("name", "layer"), [("small_cnn", "layer4"), ("small_vit", "blocks.2.norm1")])
