@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
@@ -191,7 +192,8 @@ class Plan(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         swept = [f"{key}={value}" for key, value in config.hydra.sweeper.params.items()]
-        parsed = OverridesParser.create().parse_overrides([*swept, *config.hydra.overrides.task])
+        parser = OverridesParser.create(GlobalHydra.instance().config_loader())  # which knows what a glob stands for
+        parsed = parser.parse_overrides([*swept, *config.hydra.overrides.task])
         SWEEP.jobs = sum(map(len, BasicSweeper.split_arguments(parsed, None)))
 
 
