@@ -1,0 +1,278 @@
+"""`python -m benchmark.truth DIR`: what drawn scenes with a known truth say of methods and metrics, from records alone.
+
+Three tables, made where the records for them are there:
+
+validity   does a metric order the methods as the re-rendered truth does?
+shortcuts  does a method give away the networks that use a watermark?
+contrast   has a method more on the object where the object is the class than where the texture around it is?
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+
+from benchmark import records
+from benchmark.agreement import validity
+from benchmark.errors import UserError
+from benchmark.frames import COST, assemble, identity, take, wide
+from benchmark.records import Record
+from benchmark.statistics import RESAMPLES, bootstrap_interval, bootstrap_intervals
+
+REFERENCE = "srg_rendered"
+"""The column that metrics are held against: SRG with scenes drawn anew in place of perturbed images."""
+
+_TEXTS = {
+    "validity": (
+        f"Kendall's tau-b between the order of the methods under a metric and under `{REFERENCE}`, whose images are "
+        "drawn anew without the parts that are gone, with its 95 % bootstrap interval over images. Null and oracle "
+        "rows are left out. 1: the metric ranks as the truth does; 0: it knows nothing of it. `mean`: over tables."
+    ),
+    "shortcuts": (
+        "A network uses the watermark if its logit loses at least five times as much without the mark as without the "
+        "object, both drawn anew. `mass`: share of the positive map on the mark, in networks that use it. `gap`: how "
+        "much more that is than on a decoy in its place; `gap unused`: the same in networks that do not use it, where "
+        "0 is right. `slope`: rank correlation over networks of mass and of what the logit loses without the mark. "
+        "`auroc`: chance that a network that uses the mark has more mass than one that does not. Intervals are over "
+        "scenes, that of `auroc` over networks."
+    ),
+    "contrast": (
+        "Share of the positive map on the object, in the network that is to name the shape minus in the one that is to "
+        "name the texture around it, on the same images. A map that follows the model is above 0, one that follows the "
+        "image is at 0."
+    ),
+}
+
+
+def validity_table(found: Iterable[Record]) -> pd.DataFrame:
+    """How well each metric orders methods as the re-rendered truth does: a row a model, data set and column.
+
+    Columns: dataset, model, column, family, tau, low, high, methods (how many were ordered).
+    """
+    scored = list(found)
+    if not scored:
+        return pd.DataFrame()
+    tidy = assemble(*take(scored, ()))
+    tidy = tidy[(tidy["role"] == "method") & (tidy["family"] != COST) & tidy["higher_is_better"].notna()]
+    rows = []
+    for (dataset, model), table in tidy.groupby(["dataset", "model"], sort=True):
+        dataset, model = str(dataset), str(model)
+        facts = table.drop_duplicates("column").set_index("column")
+        columns = {
+            str(name): (wide(table, model, dataset, str(name)), bool(fact["higher_is_better"]))
+            for name, fact in facts.iterrows()
+        }
+        if REFERENCE not in columns:
+            continue
+        result = validity(columns, REFERENCE)
+        result.insert(0, "family", facts["family"].reindex(result.index))
+        result["methods"] = [columns[name][0].notna().any().sum() for name in result.index]
+        rows.append(result.rename_axis("column").reset_index().assign(dataset=dataset, model=model))
+    if not rows:
+        return pd.DataFrame()
+    return pd.concat(rows)[["dataset", "model", "column", "family", "tau", "low", "high", "methods"]]
+
+
+def shortcut_table(found: Iterable[Record]) -> pd.DataFrame:
+    """How well each method tells networks that use a watermark from those that do not: a row a model and method.
+
+    Columns: model, method, role, used, models, then mass, gap, gap_unused and auroc, each with `_low` and `_high`, and
+    slope; NaN where the records do not say.
+    """
+    rows = _rows(found, "shortcut", "shortcut_mass")
+    if rows.empty:
+        return rows
+    rows["image"] = rows["uid"].str[-6:]  # the same scene in every split
+    wanted = rows.pivot(
+        index=["model", "method", "role", "network", "split", "image"], columns="measure", values="value"
+    ).reset_index()
+    aligned = wanted[wanted["split"] == "aligned"]
+    drops = aligned.groupby(["model", "network"])[["drop_mark", "drop_object"]].mean()
+    used = (drops["drop_mark"] > 0) & (drops["drop_mark"] >= 5 * drops["drop_object"])
+    results = []
+    for (model, method, role), part in wanted.groupby(["model", "method", "role"], sort=False):
+        of_model = used.xs(model, level="model")
+        uses = part["network"].map(of_model)
+        scene = part.groupby([uses.rename("uses"), "split", "image"])["shortcut_mass"].mean()
+        mass, mark = _scenes(scene, True, "aligned"), part[part["split"] == "aligned"].groupby("network")
+        means = mark["shortcut_mass"].mean().reindex(of_model.index)
+        results.append(
+            {"model": model, "method": method, "role": role, "used": int(of_model.sum()), "models": len(of_model)}
+            | _interval("mass", mass)
+            | _interval("gap", mass - _scenes(scene, True, "decoy"))
+            | _interval("gap_unused", _scenes(scene, False, "aligned") - _scenes(scene, False, "decoy"))
+            | {"slope": _spearman(means, drops["drop_mark"].xs(model, level="model"))}
+            | _auroc(means[of_model], means[~of_model])
+        )
+    return pd.DataFrame(results)
+
+
+def contrast_table(found: Iterable[Record]) -> pd.DataFrame:
+    """Model contrast (BAM): a row a model and method; columns model, method, role, contrast, low, high.
+
+    Source: Yang & Kim 2019, arXiv:1907.09701.
+    """
+    rows = _rows(found, "dual_label", "object_mass")
+    if rows.empty or rows["label"].nunique() < 2:
+        return pd.DataFrame()
+    masses = rows.pivot_table(index=["model", "method", "role", "uid"], columns="label", values="value", sort=False)
+    contrast = (masses["shape"] - masses["texture"]).unstack("uid")
+    low, high = bootstrap_intervals(contrast.to_numpy().T)
+    table = contrast.mean(axis=1).rename("contrast").to_frame().assign(low=low, high=high)
+    return table.reset_index()
+
+
+def _rows(found: Iterable[Record], dataset: str, metric: str) -> pd.DataFrame:
+    """All rows of a metric on a data set with what tells the cells apart."""
+    kept = [each for each in found if each.cell.dataset.name == dataset and each.cell.metric.name == metric]
+    _, _, names = take(kept, ())
+    parts = []
+    for record in kept:
+        cell = record.cell
+        label = names["method", identity(cell, "method")]
+        facts = {"model": cell.model.name, "network": identity(cell, "model"), "method": label}
+        facts |= {"role": record.facts["role"], "split": cell.dataset.params["split"]}
+        parts.append(record.rows.assign(**facts, label=cell.dataset.params.get("label")))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def _scenes(mass: pd.Series, uses: bool, split: str) -> pd.Series:
+    """Mean mass by scene over networks that use the mark, or do not; empty where there is none."""
+    try:
+        return mass.loc[uses, split]
+    except KeyError:
+        return pd.Series(dtype=float)
+
+
+def _interval(name: str, values: pd.Series) -> dict[str, float]:
+    values = values.dropna()
+    low, high = bootstrap_interval(values) if len(values) else (np.nan, np.nan)
+    return {name: values.mean(), f"{name}_low": low, f"{name}_high": high}
+
+
+def _spearman(a: pd.Series, b: pd.Series) -> float:
+    """NaN where either is constant or there are fewer than three networks."""
+    if len(a) < 3 or a.isna().any() or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return np.nan
+    return float(np.corrcoef(rankdata(a), rankdata(b.loc[a.index]))[0, 1])
+
+
+def _auroc(used: pd.Series, unused: pd.Series) -> dict[str, float]:
+    """Share of pairs in which the network that uses the mark has more mass, ties half; networks are resampled."""
+    missing = {"auroc": np.nan, "auroc_low": np.nan, "auroc_high": np.nan}
+    if len(used) < 2 or len(unused) < 2 or used.isna().any() or unused.isna().any():
+        return missing
+    wins = (np.sign(used.to_numpy()[:, None] - unused.to_numpy()) + 1) / 2
+    rng = np.random.default_rng(0)
+    first = rng.integers(len(used), size=(RESAMPLES, len(used), 1))
+    second = rng.integers(len(unused), size=(RESAMPLES, 1, len(unused)))
+    low, high = np.quantile(wins[first, second].mean((1, 2)), [0.025, 0.975])
+    return {"auroc": wins.mean(), "auroc_low": low, "auroc_high": high}
+
+
+TABLES: dict[str, Callable[[Iterable[Record]], pd.DataFrame]] = {
+    "validity": validity_table,
+    "shortcuts": shortcut_table,
+    "contrast": contrast_table,
+}
+
+
+def markdown(tables: dict[str, pd.DataFrame]) -> str:
+    """The tables as a page, each with what its numbers mean."""
+    lines = ["# Known truth", ""]
+    for name, table in tables.items():
+        shown = {"validity": _validity_lines, "shortcuts": _shortcut_lines, "contrast": _contrast_lines}[name](table)
+        lines += [f"## {name.capitalize()}", "", _TEXTS[name], "", *shown, ""]
+    return "\n".join(lines)
+
+
+def _validity_lines(table: pd.DataFrame) -> list[str]:
+    table = table.assign(place=table["dataset"] + " " + table["model"])
+    cells = table.assign(text=[_text(*row) for row in table[["tau", "low", "high"]].to_numpy()])
+    places = list(dict.fromkeys(cells["place"]))
+    texts = cells.pivot(index="column", columns="place", values="text").reindex(columns=places).fillna("")
+    means = table.groupby("column")["tau"].mean().sort_values(ascending=False, kind="stable")
+    rows = [[str(name), f"{mean:.2f}", *texts.loc[[name]].to_numpy()[0]] for name, mean in means.items()]
+    return _table(["metric", "mean", *places], rows)
+
+
+def _shortcut_lines(table: pd.DataFrame) -> list[str]:
+    lines = []
+    for model, part in table.groupby("model", sort=False):
+        first = part.iloc[0]
+        ordered = part.sort_values(["auroc", "gap", "mass"], ascending=False, kind="stable")
+        rows = []
+        for row in ordered.to_dict("records"):
+            mass, gap, unused, auroc = (
+                _text(*(row[f"{name}{end}"] for end in ("", "_low", "_high")))
+                for name in ("mass", "gap", "gap_unused", "auroc")
+            )
+            rows.append([row["method"], mass, gap, unused, _text(row["slope"]), auroc])
+        lines += [f"### {model}: {first.used} of {first.models} networks use the watermark", ""]
+        lines += [*_table(["method", "mass", "gap", "gap unused", "slope", "auroc"], rows), ""]
+    return lines
+
+
+def _contrast_lines(table: pd.DataFrame) -> list[str]:
+    texts = table.assign(text=[_text(*row) for row in table[["contrast", "low", "high"]].to_numpy()])
+    order = table.groupby("method")["contrast"].mean().sort_values(ascending=False, kind="stable").index
+    shown = texts.pivot(index="method", columns="model", values="text").reindex(order).fillna("")
+    return _table(["method", *shown.columns], [[name, *row] for name, row in zip(order, shown.to_numpy(), strict=True)])
+
+
+def _text(value: float, low: float = np.nan, high: float = np.nan) -> str:
+    if np.isnan(value):
+        return ""
+    return f"{value:.2f}" if np.isnan(low) else f"{value:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    return [_line(head), "|:--|" + "--:|" * (len(head) - 1), *map(_line, rows)]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m benchmark.truth DIR`: print the tables and write them to DIR/tables/."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmark.truth",
+        description="What drawn scenes with a known truth say of methods and metrics: the tables validity, shortcuts "
+        "and contrast, from records of +sweeps=truth and +sweeps=shortcuts. Prints them and writes DIR/tables/.",
+    )
+    parser.add_argument("root", metavar="DIR", nargs="?", type=Path, default=Path("results"), help="default: results")
+    options = parser.parse_args(arguments)
+    try:
+        found = list(records.read_all(options.root))
+        tables = {name: table for name, make in TABLES.items() if len(table := make(found))}
+        if not tables:
+            raise UserError(
+                f"{options.root} holds no records of {REFERENCE}, shortcut_mass or object_mass on drawn scenes: "
+                "expected the folder of python -m benchmark +sweeps=truth"
+            )
+        text = markdown(tables)
+        paths = [_written(options.root / "tables" / "truth.md", text)]
+        for name, table in tables.items():
+            lines = table.to_csv(index=False, float_format="%.6g")
+            paths.append(_written(options.root / "tables" / f"{name}.csv", lines))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(text, *(f"written: {path}" for path in paths), sep="\n")
+    return 0
+
+
+def _written(path: Path, text: str) -> Path:
+    records.write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,171 @@
+"""What known truth says of methods and metrics, from records made up so that every number is known by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmark import records, truth
+from benchmark.cells import Cell, Choice
+from benchmark.protocols import Measure
+from benchmark.records import Record
+from benchmark.statistics import bootstrap_interval
+
+SCENES = 8
+ADDITIVE = Choice("additive")
+
+
+def record(
+    method: str,
+    metric: str,
+    values: Mapping[str, Any],
+    dataset: Choice = ADDITIVE,
+    network: str | None = None,
+    role: str = "method",
+    higher: bool | None = True,
+) -> Record:
+    """A record with `values` by measure, a scene each."""
+    trained = {} if network is None else {"trained": network}
+    split = dataset.params.get("split", "test")
+    rows = [
+        (
+            f"{dataset.name}-0-{split}-{scene:06d}",
+            0,
+            name,
+            float(value),
+            "ok" if np.isfinite(value) else "degenerate",
+            None,
+        )
+        for name, scores in values.items()
+        for scene, value in enumerate(np.broadcast_to(scores, SCENES))
+    ]
+    measures = [asdict(Measure(name, higher, (-9.0, 9.0))) for name in values]
+    facts = {"measures": measures, "family": "faithfulness", "role": role, "reason": None}
+    cell = Cell(Choice("small_cnn", trained), dataset, Choice(method), Choice(metric))
+    return Record(cell, pd.DataFrame(rows, columns=records.SCHEMA.names), facts)
+
+
+def shortcut(
+    method: str, network: str, split: str, mass: Any, mark: float, thing: float, role: str = "method"
+) -> Record:
+    values = {"certified": np.nan, "shortcut_mass": mass, "drop_mark": mark, "drop_object": thing}
+    return record(method, "shortcut_mass", values, Choice("shortcut", {"split": split}), network, role)
+
+
+class TestValidity:
+    def table(self) -> pd.DataFrame:
+        best = {"a": 3.0, "b": 2.0, "c": 1.0, "d": 0.0}
+        found = [record(name, truth.REFERENCE, {truth.REFERENCE: value}) for name, value in best.items()]
+        found += [record(name, "srg", {"srg": value}) for name, value in best.items()]
+        found += [record(name, "deletion", {"deletion": value}, higher=False) for name, value in best.items()]
+        # One of the six pairs the other way: tau = (5 - 1) / 6.
+        swapped = best | {"a": 2.0, "b": 3.0}
+        found += [record(name, "saco", {"saco": value}) for name, value in swapped.items()]
+        found += [record(name, "entropy", {"entropy": value}, higher=None) for name, value in best.items()]
+        # Nulls are no part of the order.
+        found += [record("random", metric, {metric: 9.0}, role="null") for metric in ("srg", truth.REFERENCE)]
+        return truth.validity_table(found).set_index("column")
+
+    def test_is_tau_to_the_rendered_order(self) -> None:
+        tau = self.table()["tau"]
+        assert tau.to_dict() == pytest.approx({"srg": 1.0, "deletion": -1.0, "saco": 2 / 3})
+
+    def test_counts_methods(self) -> None:
+        assert self.table()["methods"].tolist() == [4, 4, 4]
+
+    def test_needs_the_reference(self) -> None:
+        assert truth.validity_table([record("a", "srg", {"srg": 1.0})]).empty
+
+
+class TestShortcuts:
+    MASS = np.linspace(0.5, 0.7, SCENES)
+
+    def found(self) -> list[Record]:
+        """Two networks use the mark and two do not; one method sees it, one marks every mark, one is blind."""
+        networks = {"rho1": (9.0, 1.0), "rho1-seed1": (8.0, 1.5), "rho0.5": (1.0, 1.0), "rho0": (-0.1, 9.0)}
+        found = []
+        for network, (mark, thing) in networks.items():
+            used = mark >= 5 * thing
+            sees = {"aligned": self.MASS if used else 0.1, "decoy": 0.1}
+            for split in ("aligned", "decoy"):
+                found += [
+                    shortcut("sees", network, split, sees[split], mark, thing),
+                    shortcut("edges", network, split, 0.4, mark, thing, role="null"),
+                    shortcut("blind", network, split, 0.2 - 0.1 * used, mark, thing),
+                ]
+        return found
+
+    def table(self) -> pd.DataFrame:
+        return truth.shortcut_table(self.found()).set_index("method")
+
+    def test_who_uses_the_mark_is_known_by_behaviour(self) -> None:
+        table = self.table()
+        assert table["used"].tolist() == [2, 2, 2]
+        assert table["models"].tolist() == [4, 4, 4]
+
+    def test_mass_and_gaps(self) -> None:
+        table = self.table()
+        assert table["mass"].to_dict() == pytest.approx({"sees": 0.6, "edges": 0.4, "blind": 0.1})
+        assert table["gap"].to_dict() == pytest.approx({"sees": 0.5, "edges": 0.0, "blind": 0.0})
+        assert table["gap_unused"].to_dict() == pytest.approx({"sees": 0.0, "edges": 0.0, "blind": 0.0})
+        assert table.loc["sees", "gap_low"] < 0.5 < table.loc["sees", "gap_high"]
+
+    def test_detection(self) -> None:
+        table = self.table()
+        assert table["auroc"].to_dict() == pytest.approx({"sees": 1.0, "edges": 0.5, "blind": 0.0})
+        assert table.loc["sees", ["auroc_low", "auroc_high"]].tolist() == [1.0, 1.0]
+
+    def test_slope_is_a_rank_correlation_over_networks(self) -> None:
+        """Masses (1, 1, 0, 0) against drops in the order (4, 3, 2, 1): r of (3.5, 3.5, 1.5, 1.5) is 2 / sqrt(5)."""
+        table = self.table()
+        assert table.loc["sees", "slope"] == pytest.approx(2 / 5**0.5)
+        assert table.loc["blind", "slope"] == pytest.approx(-2 / 5**0.5)
+        assert np.isnan(table.loc["edges", "slope"])
+
+    def test_one_network_alone_tells_less(self) -> None:
+        found = [each for each in self.found() if each.cell.model.params["trained"] == "rho1"]
+        table = truth.shortcut_table(found).set_index("method")
+        assert table.loc["sees", "gap"] == pytest.approx(0.5)
+        assert table.loc["sees", ["gap_unused", "slope", "auroc"]].isna().all()
+
+    def test_a_failed_decoy_leaves_the_mass(self) -> None:
+        found = [each for each in self.found() if each.cell.dataset.params["split"] == "aligned"]
+        table = truth.shortcut_table(found).set_index("method")
+        assert table.loc["sees", "mass"] == pytest.approx(0.6)
+        assert np.isnan(table.loc["sees", "gap"])
+
+
+def test_contrast_is_of_two_models_on_the_same_scenes() -> None:
+    found = [
+        record(
+            method, "object_mass", {"object_mass": mass}, Choice("dual_label", {"label": label, "split": "test"}), label
+        )
+        for method, masses in {"follows": (0.8, 0.3), "edges": (0.4, 0.4)}.items()
+        for label, mass in zip(("shape", "texture"), masses, strict=True)
+    ]
+    table = truth.contrast_table(found).set_index("method")
+    assert table["contrast"].to_dict() == pytest.approx({"follows": 0.5, "edges": 0.0})
+    assert table.loc["follows", ["low", "high"]].tolist() == pytest.approx([0.5, 0.5])
+    assert truth.contrast_table(found[:1]).empty
+
+
+def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert truth.main([str(tmp_path)]) == 2
+    assert "expected the folder of python -m benchmark +sweeps=truth" in capsys.readouterr().err
+    for each in TestShortcuts().found():
+        records.write(tmp_path, each)
+    assert truth.main([str(tmp_path)]) == 0
+    page = (tmp_path / "tables" / "truth.md").read_text()
+    assert "### small_cnn: 2 of 4 networks use the watermark" in page
+    low, high = bootstrap_interval(TestShortcuts.MASS)
+    mass, gap = f"0.60 [{low:.2f}, {high:.2f}]", f"0.50 [{low - 0.1:.2f}, {high - 0.1:.2f}]"
+    assert f"| sees | {mass} | {gap} | 0.00 [0.00, 0.00] | 0.89 | 1.00 [1.00, 1.00] |" in page
+    assert page in capsys.readouterr().out
+    table = pd.read_csv(tmp_path / "tables" / "shortcuts.csv").set_index("method")
+    assert table["auroc"].to_dict() == {"sees": 1.0, "edges": 0.5, "blind": 0.0}
