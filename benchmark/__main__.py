@@ -18,7 +18,7 @@ def main(arguments: list[str]) -> int:
     traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1" or "debug=true" in arguments
     try:
         choices.check(arguments)
-        return _sweep()
+        return _sweep(arguments)
     except KeyboardInterrupt:
         print("interrupted: what was computed is filed; the same command goes on from there", file=sys.stderr)
         return 130
@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
         return 2
 
 
-def _sweep() -> int:
+def _sweep(arguments: list[str]) -> int:
     # These must stand before torch is imported: spinning threads beside a busy core cost a factor of 20, and the
     # profiler that measures memory would log to stderr.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -41,12 +41,34 @@ def _sweep() -> int:
 
     from benchmark.run import SWEEP
 
+    sys.argv[1:] = _per_job(arguments)
+
     @hydra.main(version_base="1.3", config_path=str(choices.CONF), config_name="config")
     def job(config: DictConfig) -> None:
         SWEEP.job(config)
 
     job()
     return SWEEP.finish()
+
+
+def _per_job(arguments: list[str]) -> list[str]:
+    """`arguments` where an option of choices that are swept, as in datasets=a,b datasets.root=DIR, is set job by job.
+
+    Hydra would set it once before, on the default choice, which need not have it; a sweep over one value waits.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parser = OverridesParser.create()
+    overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
+    sweeps = {override for override in overrides if parser.parse_override(override).is_sweep_override()}
+    swept = {override.partition("=")[0] for override in sweeps} & set(choices.GROUPS)
+
+    def waiting(argument: str) -> str:
+        key, _, value = argument.partition("=")
+        group, dot, _ = key.partition(".")
+        return f"{key}=choice({value})" if dot and value and group in swept and argument not in sweeps else argument
+
+    return [waiting(argument) for argument in arguments]
 
 
 def _sentence(error: Exception) -> str:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from benchmark.certificate.methods import Axiom
 
 LEAST_TAU = 0.8
-"""Of the order by score and the order by noise, for every measure of faithfulness and localisation that ranks."""
+"""Of the order by score and the order by noise, for every ranked measure of faithfulness, localisation and truth."""
 UNORDERED = frozenset({"pic.sic", "pic.aic"})
 """Images of noise, in which a picture's entropy says nothing."""
 

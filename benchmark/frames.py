@@ -47,7 +47,7 @@ def labels(cells: Iterable[Cell]) -> dict[tuple[str, str], str]:
             choice: Choice = getattr(cell, axis)
             key = identity(cell, axis)
             drawn = {"seed": cell.seed, "device": cell.device} if axis == "metric" else {}
-            variants.setdefault((axis, choice.name), {})[key] = (drawn | _flat(choice.params), choice.version)
+            variants.setdefault((axis, choice.name), {})[key] = (drawn | flat(choice.params), choice.version)
             pair = f"{cell.model.name} {cell.dataset.name}"
             bound = cell.device or "twin" in cell.metric.params
             home = {"model": cell.dataset.name, "method": pair, "metric": pair if bound else ""}.get(axis, "")
@@ -66,7 +66,9 @@ def _difference(variant: tuple[dict[str, Any], str], rivals: Sequence[tuple[dict
     """What tells `variant`, its options and version, from others of the same name; empty where it is the only one."""
     keys = sorted({key for options, _ in rivals for key in options})
     differ = [key for key in keys if len({repr(options.get(key, ...)) for options, _ in rivals}) > 1]
-    shown = [f"{key}={_text(variant[0], key)}" for key in differ if key in variant[0]]
+    if len(differ) > 1 and "fingerprint" in differ:
+        differ.remove("fingerprint")  # of another list of images, which the other options say in words
+    shown = [f"{key}={written(variant[0], key)}" for key in differ if key in variant[0]]
     versions = len({version for _, version in rivals}) > 1
     return (f"({', '.join(shown)})" if shown else "") + (f"@{variant[1]}" if versions else "")
 
@@ -184,27 +186,29 @@ def _costs(scored: Sequence[Scored], names: Labels) -> dict[str, dict[str, float
     return found
 
 
-def _flat(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Options by dotted name."""
-    flat: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for key, value in params.items():
         if isinstance(value, Mapping) and value:
-            flat |= _flat(value, f"{prefix}{key}.")
+            found |= flat(value, f"{prefix}{key}.")
         else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+            found[f"{prefix}{key}"] = value
+    return found
 
 
-def _text(options: Mapping[str, Any], key: str) -> str:
-    """An option as a reader writes it, a long list by its ends; empty where the choice has no such option."""
+def written(options: Mapping[str, Any], key: str) -> str:
+    """An option as a reader writes it, long ones cut; empty where the choice has no such option."""
     value = options.get(key, "")
+    if key == "fingerprint":
+        return str(value)[:8]
     if isinstance(value, list) and len(value) > 4:
         return f"[{value[0]}, {value[1]} … {value[-1]}]"
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def wide(tidy: pd.DataFrame, model: str, dataset: str, column: str) -> pd.DataFrame:
-    """The scores of one column of one table: a line an image (`uid`, sorted), a column a method, NaN where undefined."""
+    """The scores of one column of one table: a line an image (`uid`, sorted), a column a method, NaN if undefined."""
     part = tidy[(tidy["model"] == model) & (tidy["dataset"] == dataset) & (tidy["column"] == column)]
     valid = (part["status"] == "ok") & np.isfinite(part["value"])
     scores = part.assign(value=part["value"].where(valid))
@@ -234,7 +238,7 @@ def summarise(tidy: pd.DataFrame) -> pd.DataFrame:
 
 def _summarise_pair(part: pd.DataFrame) -> pd.DataFrame:
     """The summary of one model on one data set; `part` holds all of its cells that go into one table."""
-    columns = _ordered_columns(part.drop_duplicates("column").set_index("column")[FACTS])
+    columns = ordered_columns(part.drop_duplicates("column").set_index("column")[FACTS])
     roles = part.drop_duplicates("method").set_index("method")[["role", *_COSTS]]
     grid = pd.MultiIndex.from_product([columns.index, roles.index], names=["column", "method"])
 
@@ -279,7 +283,7 @@ def headline(columns: pd.DataFrame) -> str | None:
     return None
 
 
-def _ordered_columns(columns: pd.DataFrame) -> pd.DataFrame:
+def ordered_columns(columns: pd.DataFrame) -> pd.DataFrame:
     """Columns by family: the headline, metrics of one number, metrics of several, each in the order they came in."""
     seen = [*_FAMILIES, *(family for family in columns["family"] if family not in _FAMILIES)]
     first = headline(columns)

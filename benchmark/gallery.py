@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from benchmark import records
 from benchmark.attributions import Entry
 from benchmark.cells import digest
+from benchmark.colours import flaw, overlay, paint
 from benchmark.curves import curves as draw_curves
 from benchmark.frames import identity, labels
 from benchmark.heat_maps import heat_maps
@@ -18,6 +20,7 @@ from benchmark.maps import reduce_channels
 from benchmark.records import Record, file_name
 from benchmark.subjects import Subject
 
+_SMALLEST = 128
 _ROLES = ("method", "oracle", "null")
 
 
@@ -39,6 +42,24 @@ def draw(root: Path, subject: Subject, count: int = 6) -> list[Path]:
         drawn.append(Path(f"{stem}-curves.png"))
         draw_curves(drawn[-1], curves)
     return drawn
+
+
+def overlays(subject: Subject, maps: Tensor) -> list[tuple[str, np.ndarray]]:
+    """The first images of `subject` under their `maps (k, C, H, W)`, each with a caption and at least 128 pixels wide.
+
+    Colours are whole numbers `(H, W, 3)` from 0 to 255. A map in which there is nothing to see is flat grey, and its caption says so.
+    """
+    values = reduce_channels(maps).numpy()
+    found = []
+    for caption, image, value in zip(
+        _captions(subject, len(values)), _images(subject, len(values)), values, strict=True
+    ):
+        word = flaw(value)
+        colours = paint(value, image)[0] if word else overlay(value, image)
+        times = -(-_SMALLEST // value.shape[1])
+        whole = np.round(255 * colours.clip(0, 1)).astype(np.uint8).repeat(times, 0).repeat(times, 1)
+        found.append((", ".join(filter(None, [caption, word])), whole))
+    return found
 
 
 def _is_of(record: Record, subject: Subject) -> bool:

@@ -9,8 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from benchmark import leaderboard, records
+from benchmark import compare, leaderboard, records
 from benchmark.cells import digest
 from benchmark.errors import UserError
 from benchmark.plugins import targets
@@ -126,25 +127,36 @@ def of_tables(root: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
             if entry.name != "tables":
                 Path(folder, entry.name).symlink_to(entry)
         try:
-            written = leaderboard.write_tables(Path(folder))
+            written = dict.fromkeys(leaderboard.write_tables(Path(folder)), "leaderboard")
+            for filed in sorted((root / "tables").glob("compare-*.csv")):
+                try:
+                    written |= dict.fromkeys(compare.again(Path(folder), filed), "compare")
+                except UserError as error:
+                    faults.append((filed, f"the records do not give it: {error}"))
         except UserError as error:
             raise UserError(str(error).replace(folder, str(root))) from error
-        for made in written:
+        for made, module in written.items():
             filed = root / "tables" / made.name
             if filed.exists():
                 checked.append(filed)
-                if difference := _first_difference(_lines(filed), _lines(made)):
-                    faults.append((filed, f"{difference}; python -m benchmark.leaderboard {root} writes it again"))
+                if difference := _difference(filed, made):
+                    faults.append((filed, f"{difference}; python -m benchmark.{module} {root} writes it again"))
         for stray in sorted({path.name for path in (root / "tables").iterdir()} - {made.name for made in written}):
             faults.append((root / "tables" / stray, "not a table of these records"))
     return checked, faults
 
 
-def _lines(path: Path) -> list[str]:
+def _difference(filed: Path, made: Path) -> str:
+    """In what a table differs from the one that the records give."""
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        if made.suffix == ".parquet":
+            # Equal frames: the bytes depend on who wrote them.
+            equal = pd.read_parquet(filed).equals(pd.read_parquet(made))
+            return "" if equal else "its rows are not what the records give"
+        lines = filed.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
+        raise UserError(f"{filed} cannot be read: {error}") from error
+    return _first_difference(lines, made.read_text(encoding="utf-8").splitlines())
 
 
 def _first_difference(filed: list[str], made: list[str]) -> str:

@@ -1,26 +1,35 @@
-"""Ranked tables from records: `python -m benchmark.leaderboard [DIR]`. Nothing is computed again."""
+"""Ranked tables from records: `python -m benchmark.leaderboard [DIR]`. Nothing is computed again.
+
+A sweep writes `<root>/tables/` from all records, of several versions of a method or metric those filed last. The
+command refuses to choose by itself. A selection is printed, and written only where `--out` says.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from benchmark import records
-from benchmark.cells import Cell, Choice, digest
+from benchmark import mixing, records
+from benchmark.cells import Choice, digest
 from benchmark.certificate import certified
-from benchmark.errors import UserError, unknown
-from benchmark.frames import AXES, COST, Labels, Scored, assemble, frame, summarise, take
+from benchmark.errors import UserError
+from benchmark.frames import AXES, COST, Labels, Scored, assemble, labels, summarise, take
+from benchmark.html_table import html
+from benchmark.latex import latex
+from benchmark.mixing import Failed
+from benchmark.provenance import Origins, origins
 from benchmark.records import Record
+from benchmark.selection import Selection
 from benchmark.tables import heading, markdown, terminal
 
 _LEGEND = (
     "`0.412 [0.381, 0.443] ab` is the mean over images, the 95 % bootstrap interval of that mean "
-    "(BCa, 10,000 resamples of the images), and letters.",
+    "(10,000 resamples of the images; BCa below 100 images, percentiles from there on), and letters.",
     "Rows of a column that share a letter are not shown to differ; `a` stands at the best mean. Behind the letters are "
     "paired permutation tests over the images, with Holm's correction over all pairs of rows of the column, at a "
     "family-wise level of 5 %. A column without letters describes and does not rank.",
@@ -42,13 +51,33 @@ _COST_LEGEND = (
 )
 
 
+_PLACES = "Bold is the best mean of the methods shown in a column that ranks, underlined the second."
+_FORMATS = ("csv", "md", "parquet", "tex", "html")
+_ROLES_IN_CSV = {"null": "null row", "oracle": "oracle row"}  # pandas reads the bare word null as no value
+
+
+@dataclass(frozen=True)
+class Board:
+    """The tables of a folder before they are written.
+
+    Attributes:
+        summary: as of `frames.summarise`.
+        origins: where the numbers come from.
+        left_out: sentences about records that must not stand in the tables.
+    """
+
+    summary: pd.DataFrame
+    origins: Origins
+    left_out: Sequence[str] = ()
+
+
 def tables(found: Iterable[Record], root: Path) -> dict[str, pd.DataFrame]:
     """For trackers: the tidy `leaderboard` and `cost`, and by `<dataset> <model>` the ranked means, a row a method."""
-    scored = list(found)
+    scored, failed, _ = take(found, [], certified(root))
     if not scored:
         return {}
-    summary = summarise(frame(scored, certified=certified(root)))
-    named = dict(_tidy(summary))
+    summary = _newest(scored, failed)[0].summary
+    named = dict(_apart(summary))
     for (dataset, model), part in summary[summary["family"] != COST].groupby(["dataset", "model"], sort=False):
         rows = part.drop_duplicates("method")[["method", "role"]].set_index("method")
         rows["n"] = part.groupby("method")["total"].max()
@@ -68,7 +97,10 @@ def tidy(root: Path) -> pd.DataFrame:
 
 
 def write_tables(root: Path) -> list[Path]:
-    """Write `leaderboard` and `cost`, as `.csv` and `.md`, under `<root>/tables/` from all records under `root`.
+    """Write `leaderboard` and `cost`, in every format, under `<root>/tables/` from all records under `root`.
+
+    Of several versions of a method or metric in one table, and of several lists of images, those filed last are taken;
+    the others are counted in a sentence.
 
     Returns:
         The paths written; there is no `cost` without timings, and no `leaderboard` with nothing else.
@@ -76,7 +108,8 @@ def write_tables(root: Path) -> list[Path]:
     Raises:
         UserError: there is no record, one is damaged, or the folder cannot be written.
     """
-    return _write(root, summarise(tidy(root)))
+    scored, failed, _ = _read(root)
+    return _write(_newest(scored, failed)[0], Path(root, "tables"))
 
 
 def report(root: Path, pairs: Iterable[tuple[Choice, Choice]] | None = None) -> str:
@@ -85,38 +118,113 @@ def report(root: Path, pairs: Iterable[tuple[Choice, Choice]] | None = None) -> 
     Raises:
         UserError: as `write_tables`.
     """
-    scored, failed, names = _read(root)
-    summary = summarise(assemble(scored, failed, names))
-    _write(root, summary)
+    scored, failed, _ = _read(root)
+    board, names = _newest(scored, failed)
+    _write(board, Path(root, "tables"))
+    summary = board.summary
     if pairs is not None:
         found = [
             tuple(names.get((axis, digest(asdict(choice))), "") for axis, choice in zip(AXES, pair, strict=False))
             for pair in pairs
         ]
         summary = summary[[pair in found for pair in zip(summary["model"], summary["dataset"], strict=True)]]
-    return _page(summary)
+    return _page(summary, board.left_out)
 
 
-def _read(root: Path) -> tuple[list[Scored], list[tuple[Cell, str]], Labels]:
+def select(root: Path, selection: Selection, newest: bool = False) -> Board:
+    """The tables of what `selection` asks for; letters compare all methods of a column, shown or not.
+
+    Args:
+        newest: of several versions, or lists of images, take those filed last instead of refusing.
+
+    Raises:
+        UserError: a table would mix versions, lists of images or devices of timings; nothing is of the name that was
+            asked for; there is no record, or one is damaged.
+    """
+    scored, failed, names = _read(root)
+    meant = selection.resolve(scored, failed, names)
+    scored, failed = meant.without_rivals(scored, failed)
+    left_out: list[str] = []
+    if newest:
+        scored, failed, left_out = mixing.newest(scored, failed)
+    names = _labels(scored, failed)
+    scored, failed = meant.narrowed(scored, failed)
+    together = "no cell is of all that was asked for: each name exists, and nothing is filed for them together"
+    if not scored and not failed:
+        raise UserError(together)
+    if mixed := [*mixing.versions(scored), *mixing.images(scored), *mixing.devices(scored)]:
+        more = f"; {len(mixed) - 1} more like this" if len(mixed) > 1 else ""
+        raise UserError(f"{mixing.sentence(mixed[0])}{more}")
+    summary = summarise(assemble(scored, failed, names))
+    shown = {names["method", key] for key in meant.methods if ("method", key) in names}
+    summary = summary[summary["method"].isin(shown)] if selection.method else summary
+    if summary.empty:
+        raise UserError(together)
+    return Board(summary, origins(scored, failed, names), left_out)
+
+
+def _read(root: Path) -> tuple[list[Scored], list[Failed], Labels]:
     scored, failed, names = take(records.read_all(root), records.read_errors(root), certified(root))
     if not scored and not failed:
         raise UserError(f"{root} holds no records: expected the folder of a sweep, made by python -m benchmark")
     return scored, failed, names
 
 
-def _write(root: Path, summary: pd.DataFrame) -> list[Path]:
+def _newest(scored: Sequence[Scored], failed: Sequence[Failed]) -> tuple[Board, Labels]:
+    scored, failed, left_out = mixing.newest(scored, failed)
+    names = _labels(scored, failed)
+    return Board(summarise(assemble(scored, failed, names)), origins(scored, failed, names), left_out), names
+
+
+def _labels(scored: Sequence[Scored], failed: Sequence[Failed]) -> Labels:
+    return labels([*(one.cell for one in scored), *(cell for cell, _ in failed)])
+
+
+def _write(board: Board, folder: Path) -> list[Path]:
+    """`leaderboard` and `cost` in every format: scores do not change when timings do."""
     paths = []
-    for name, part in _tidy(summary):
-        title, legend = ("Cost", _COST_LEGEND) if name == COST else ("Leaderboard", _LEGEND)
-        text = "\n".join([f"# {title}", "", *(f"- {line}" for line in legend), "", markdown(part)])
-        paths += [
-            _write_text(Path(root, "tables", f"{name}.csv"), part.to_csv(index=False, float_format="%.6g")),
-            _write_text(Path(root, "tables", f"{name}.md"), text),
-        ]
+    for name, part in _apart(board.summary):
+        for suffix in _FORMATS:
+            paths.append(_write_file(Path(folder, f"{name}.{suffix}"), {name: part}, board))
     return paths
 
 
-def _tidy(summary: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+def _write_file(path: Path, parts: dict[str, pd.DataFrame], board: Board) -> Path:
+    """The given parts of the board, in the format that the ending of `path` names."""
+    summary = pd.concat(parts.values(), ignore_index=True)
+    if path.suffix == ".parquet":
+        records.write_whole(path, lambda temporary: summary.to_parquet(temporary, index=False))
+        return path
+    written: dict[str, Callable[[], str]] = {
+        ".csv": lambda: summary.replace({"role": _ROLES_IN_CSV}).to_csv(index=False, float_format="%.6g"),
+        ".md": lambda: "\n".join(_markdown(name, part, board.left_out) for name, part in parts.items()),
+        ".tex": lambda: latex(summary, board.origins),
+        ".html": lambda: html(
+            " and ".join(_title(name) for name in parts),
+            [*board.left_out, *(line for name in parts for line in _legend(name)), _PLACES],
+            summary,
+            board.origins,
+        ),
+    }
+    text = written[path.suffix]()
+    records.write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return path
+
+
+def _markdown(name: str, part: pd.DataFrame, left_out: Sequence[str]) -> str:
+    lines = [*_legend(name), *left_out]
+    return "\n".join([f"# {_title(name)}", "", *(f"- {line}" for line in lines), "", markdown(part)])
+
+
+def _title(name: str) -> str:
+    return "Cost" if name == COST else "Leaderboard"
+
+
+def _legend(name: str) -> Sequence[str]:
+    return _COST_LEGEND if name == COST else _LEGEND
+
+
+def _apart(summary: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """What scores say and what timings say, apart: the first must not change when the second do."""
     cost = summary["family"] == COST
     for name, part in (("leaderboard", summary[~cost]), (COST, summary[cost])):
@@ -124,54 +232,57 @@ def _tidy(summary: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
             yield name, part
 
 
-def _write_text(path: Path, text: str) -> Path:
-    records.write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-    return path
-
-
-def _page(summary: pd.DataFrame) -> str:
+def _page(summary: pd.DataFrame, left_out: Sequence[str]) -> str:
     """The tables of `summary` with a short key."""
     key = (
         "mean [95 % bootstrap interval] letters: rows that share a letter are not shown to differ (paired permutation\n"
         "tests with Holm, 5 %); ↑ higher is better, ↓ lower is better; 62/64: images that could be scored."
     )
-    return f"{terminal(summary)}\n{key}" if len(summary) else ""
+    return "\n".join([terminal(summary), key, *left_out]) if len(summary) else ""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m benchmark.leaderboard [DIR]`: print the tables, write them, compute nothing."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmark.leaderboard",
-        description="Make the ranked tables of a folder of records again: print them and write DIR/tables/. "
-        "Nothing is explained or scored.",
-        epilog="The files always hold all rows, and letters always compare all rows: filters shorten what is printed.",
+        description="Make the ranked tables of a folder of records again: print them and write DIR/tables/ as CSV, "
+        "Markdown, Parquet, LaTeX and HTML. Nothing is explained or scored.",
+        epilog="A selection is printed, and written where --out says: DIR/tables/ always holds everything. Letters "
+        "always compare all methods, shown or not. Names are those of the tables, several with commas; --method rise "
+        "means rise with any options, rise@2 its version 2 alone. A table that would mix versions, lists of images, or "
+        "timings of several devices is refused.",
     )
     parser.add_argument("root", metavar="DIR", nargs="?", type=Path, default=Path("results"), help="default: results")
-    for axis in ("model", "dataset", "method"):
-        parser.add_argument(f"--{axis}", metavar="NAME", help=f"print this {axis} only")
+    for axis in AXES:
+        parser.add_argument(
+            f"--{axis}", metavar="NAMES", default="", help=f"only this {axis.replace('dataset', 'data set')}"
+        )
+    parser.add_argument(
+        "--device", metavar="NAME", default="", help="timings of this device only, by a part of its name"
+    )
+    parser.add_argument("--newest", action="store_true", help="of several versions take the one that was filed last")
+    parser.add_argument(
+        "--out", metavar="PATH", type=Path, help=f"a folder, or one file that ends in {', '.join(_FORMATS)}"
+    )
     options = parser.parse_args(arguments)
     try:
-        scored, failed, names = _read(options.root)
-        summary = summarise(assemble(scored, failed, names))
-        shown = summary
-        for axis in ("model", "dataset", "method"):
-            if wanted := getattr(options, axis):
-                shown = _only(shown, axis, wanted)
-        paths = _write(options.root, summary)
+        selection = Selection.parse(**{axis: getattr(options, axis) for axis in (*AXES, "device")})
+        out: Path | None = options.out
+        alone = out is not None and bool(out.suffix) and not out.is_dir()
+        if out is not None and alone and out.suffix[1:] not in _FORMATS:
+            raise UserError(f"--out {out} ends in none of {', '.join(_FORMATS)}, and no folder of this name exists")
+        board = select(options.root, selection, options.newest)
+        if out is not None and alone:
+            paths = [_write_file(out, dict(_apart(board.summary)), board)]
+        elif out is not None or selection == Selection():
+            paths = _write(board, out or Path(options.root, "tables"))
+        else:
+            paths = []
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    print(_page(shown), *(f"written: {path}" for path in paths), sep="\n")
+    print(_page(board.summary, board.left_out), *(f"written: {path}" for path in paths), sep="\n")
     return 0
-
-
-def _only(summary: pd.DataFrame, axis: str, wanted: str) -> pd.DataFrame:
-    """The rows whose label on `axis` is `wanted`, or that name with options or a version behind it."""
-    there = list(dict.fromkeys(summary[axis]))
-    found = [label for label in there if label == wanted or label.startswith((f"{wanted}(", f"{wanted}@"))]
-    if not found:
-        raise UserError(unknown(f"{axis} ", wanted, there))
-    return summary[summary[axis].isin(found)]
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +127,13 @@ def read_all(root: Path, model: str = "*", dataset: str = "*") -> Iterator[Recor
     """Every record under `root`, or those of the named model and data set alone, in the order of their paths."""
     folders = [name if name == "*" else file_name(name) for name in (model, dataset)]
     return (read(path) for path in sorted(Path(root, "records").glob("/".join([*folders, "*", "*.parquet"]))))
+
+
+def read_group(root: Path, cell: Cell) -> list[Record]:
+    """Every record of the model, data set, method and seed of `cell`, any metric, in the order of their paths."""
+    mine = replace(cell, device=None)
+    found = (read(path) for path in sorted(record_path(root, cell).parent.glob("*.parquet")))
+    return [record for record in found if replace(record.cell, metric=cell.metric, device=None) == mine]
 
 
 def write_error(root: Path, cell: Cell, reason: str) -> None:

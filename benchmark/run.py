@@ -7,7 +7,7 @@ import os
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,17 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from benchmark import gallery, leaderboard, plugins, records, subjects
-from benchmark.cells import Choice
+from benchmark.attributions import Entry
+from benchmark.cells import Cell, Choice
 from benchmark.errors import UserError
 from benchmark.evaluate import Evaluation, Outcome, describe
 from benchmark.progress import Progress
 from benchmark.protocols import Method, Metric
 from benchmark.subjects import Subject
-from benchmark.tracking import Tracking
+from benchmark.tracking import NoTracking, Picture, Tracking
 
 PROJECT = Path(__file__).resolve().parent.parent
 _SUBJECT = ("models", "datasets", "seed", "device", "batch_size", "chunk", "channels_last")
@@ -40,21 +40,16 @@ class Sweep:
         self.jobs = 1
         self.progress: Progress | None = None
         self.root = Path("results")
-        self.folder = Path()
         self.outcomes: list[Outcome] = []
         self.problems: list[str] = []
         self.pairs: list[tuple[Choice, Choice]] = []
         self.tracking: Tracking | None = None
-        self.drawn: list[Path] = []
         self._loaded: tuple[str, Subject | UserError] | None = None
 
     def job(self, config: DictConfig) -> None:
         """Score one method on one subject with every metric that has no record yet; never raise for one cell's sake."""
         if self.progress is None:
-            settings = HydraConfig.get()
-            output = Path(settings.runtime.output_dir)
             self.root = Path(config.results)
-            self.folder = output.parent if settings.mode == RunMode.MULTIRUN else output
             self.progress = Progress(self.jobs)
             prepare_torch(config.threads)
         chosen = HydraConfig.get().runtime.choices
@@ -73,6 +68,8 @@ class Sweep:
 
     def _score(self, config: DictConfig, chosen: Mapping[str, str]) -> list[Outcome]:
         assert self.progress is not None
+        if self.tracking is None:
+            self.tracking = plugins.build(config.tracking)
         trusted = _trusted(config)
         subject = self._subject(config, trusted)
         with open_dict(config):
@@ -87,7 +84,8 @@ class Sweep:
         evaluation = Evaluation(self.root, subject, choice, method, self.progress, config.budget)
         outcomes = list(evaluation.run(_metrics(config, trusted), config.debug))
         self.outcomes += outcomes
-        self._track(config, evaluation, outcomes)
+        if any(outcome.status != "failed" for outcome in outcomes):
+            self._track(subject, outcomes[0].cell)
         return outcomes
 
     def _subject(self, config: DictConfig, trusted: set[str]) -> Subject:
@@ -114,25 +112,28 @@ class Sweep:
         if self._loaded is None or isinstance(self._loaded[1], UserError):
             return
         try:
-            self.drawn += gallery.draw(self.root, self._loaded[1])
+            gallery.draw(self.root, self._loaded[1])
         except UserError as error:
             self._problem(str(error))
 
-    def _track(self, config: DictConfig, evaluation: Evaluation, outcomes: list[Outcome]) -> None:
-        if self.tracking is None:
-            self.tracking = plugins.build(config.tracking)
-        if any(outcome.status == "computed" for outcome in outcomes):
-            cells = [outcome.cell for outcome in outcomes if outcome.status != "failed"]
-            found = [records.read(records.record_path(self.root, cell)) for cell in cells]
-            self._tracked(lambda tracking: tracking.log_group(self.folder, self.folder.name, found))
+    def _track(self, subject: Subject, cell: Cell) -> None:
+        """Show the group of `cell`, with maps only where the cache has them: tracking explains nothing."""
 
-    def _tracked(self, log: Any) -> None:
-        """Tracking must cost no record: what goes wrong is said, once, and the sweep goes on."""
+        def pictures(count: int) -> list[Picture]:
+            entry = Entry(self.root, cell.model, cell.dataset, cell.method, cell.seed)
+            maps = entry.load() if count else None
+            return [] if maps is None else gallery.overlays(subject, maps["maps"][:count])
+
+        self._tracked(lambda tracking: tracking.log_group(self.root, records.read_group(self.root, cell), pictures))
+
+    def _tracked(self, log: Callable[[Tracking], None]) -> None:
+        """Tracking must cost no record and no time: what goes wrong is said once, and the sweep goes on without it."""
         assert self.tracking is not None
         try:
             log(self.tracking)
-        except UserError as error:
-            self._problem(f"tracking: {error}")
+        except Exception as error:
+            self._say(f"warning: nothing is tracked from here on: {describe(error)}")
+            self.tracking = NoTracking()
 
     def _problem(self, sentence: str) -> str:
         if sentence not in self.problems:
@@ -165,23 +166,11 @@ class Sweep:
             print(
                 f"\nrecords {self.root / 'records'}   tables {self.root / 'tables'}   figures {self.root / 'figures'}"
             )
-            self._log_leaderboard()
+            self._tracked(lambda tracking: tracking.log_sweep(self.root))
         failed = sum(outcome.status == "failed" for outcome in self.outcomes)
         if failed:
             print(f"error: {failed} of {len(self.outcomes)} cells have no record", file=sys.stderr)
         return 1 if failed or self.problems else 0
-
-    def _log_leaderboard(self) -> None:
-        if self.tracking is None:
-            return
-        everything = records.read_all(self.root)
-        found = [record for record in everything if (record.cell.model, record.cell.dataset) in self.pairs]
-        tables = leaderboard.tables(found, self.root)
-        self._tracked(
-            lambda tracking: tracking.log_leaderboard(
-                self.folder, self.folder.name, found, tables, self.drawn, self.root
-            )
-        )
 
 
 SWEEP = Sweep()

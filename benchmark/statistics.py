@@ -9,7 +9,6 @@ from __future__ import annotations
 import string
 from collections.abc import Hashable, Iterator
 from itertools import combinations
-from math import ceil
 
 import numpy as np
 import pandas as pd
@@ -21,8 +20,10 @@ Array = NDArray[np.float64]
 PERMUTATIONS = 10_000
 RESAMPLES = 10_000
 _EXACT = 13  # up to this many images all 2^n sign flips are fewer than the random ones would be
+_MANY = 100  # units of a resample from which on the plain percentiles cover as well as the corrected ones
 _BLOCK = 2**22  # numbers held at once, so that memory does not grow with images x resamples
-_ROUNDING = 1e-12  # relative; sums that differ by less are ties, whatever order they were added in
+_CACHE = 2**18  # numbers worked on at once, where that is what takes the time
+ROUNDING = 1e-12  # relative; sums that differ by less are ties, whatever order they were added in
 
 
 def bootstrap_interval(
@@ -40,51 +41,110 @@ def bootstrap_interval(
 
 
 def bootstrap_intervals(
-    values: ArrayLike, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+    values: ArrayLike,
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    clusters: ArrayLike | None = None,
 ) -> tuple[Array, Array]:
     """Confidence intervals `low (K,), high (K,)` of the means of the columns of `values (N, K)`.
 
-    The bias-corrected and accelerated bootstrap (BCa): the means m* of resamples of the images, drawn with replacement,
-    are read off at the levels ndtr(z0 + (z0 + z) / (1 - a (z0 + z))), z = ndtri((1 -+ confidence) / 2), with
+    The means m* of resamples, drawn with replacement, are read off at two levels. From 100 drawn units on these are
+    (1 -+ confidence) / 2, the percentile bootstrap. Below, they are corrected for bias and skew (BCa), which covers
+    better where units are few: ndtr(z0 + (z0 + z) / (1 - a (z0 + z))), z = ndtri((1 -+ confidence) / 2), with
 
-        z0 = ndtri(P(m* < m) + P(m* = m) / 2)        a = sum (x - m)^3 / (6 (sum (x - m)^2)^1.5)
+        z0 = ndtri(P(m* < m) + P(m* = m) / 2)        a = sum u^3 / (6 (sum u^2)^1.5)
 
-    Where scores are symmetric, z0 = a = 0 and this is the percentile bootstrap; where they are skewed and images few,
-    it covers better. NaN is left out column by column. Fewer than two values give NaN; equal values v give (v, v).
+    and u the influence of a unit on the mean: of an image x - m, of a cluster the sum of that over its images.
 
-    Source: Efron, Better bootstrap confidence intervals, JASA 82 (1987).
+    NaN is left out column by column. Fewer than two units with values give NaN; equal values v give (v, v).
+
+    Args:
+        clusters: `(N,)` a label an image, such as its class. Whole clusters are drawn then, for images of one cluster
+            that resemble each other; the mean stays that over images. Without it the units are the images.
+
+    Sources: Efron, Better bootstrap confidence intervals, JASA 82 (1987); Davison and Hinkley, Bootstrap methods and
+    their application (1997), section 3.8 (clusters).
     """
     values = np.asarray(values, dtype=float)
     low, high = np.full((2, values.shape[1]), np.nan)
     z = ndtri([(1 - confidence) / 2, (1 + confidence) / 2])
-    for columns, valid in _by_images(values):
-        if len(valid) < 2:
+    for columns, images in _by_images(values):
+        valid = values[images][:, columns]
+        owners = None if clusters is None else np.asarray(clusters)[images]
+        units = len(valid) if owners is None else len(np.unique(owners))
+        if units < 2:
             continue
-        means = _resampled_means(valid, resamples, seed)
+        means = resampled_means(valid, resamples, seed, owners)
         mean = valid.mean(0)
-        tie = _ROUNDING * np.abs(valid).max(0)
+        tie = ROUNDING * np.abs(valid).max(0)
         bias = ndtri((np.mean(means < mean - tie, axis=0) + np.mean(means <= mean + tie, axis=0)) / 2)
+        influence = cluster_sums(valid - mean, owners)
         for index, column in enumerate(columns):
-            scores = valid[:, index]
-            if np.ptp(scores) == 0:
-                low[column] = high[column] = scores[0]
+            if np.ptp(valid[:, index]) == 0:
+                low[column] = high[column] = valid[0, index]
                 continue
-            away = scores - mean[index]
-            acceleration = (away**3).sum() / (6 * (away**2).sum() ** 1.5)
-            shifted = bias[index] + z
-            levels = ndtr(bias[index] + shifted / (1 - acceleration * shifted))
+            levels = ndtr(z)
+            if units < _MANY:
+                u = influence[:, index]
+                acceleration = (u**3).sum() / (6 * (u**2).sum() ** 1.5)
+                shifted = bias[index] + z
+                levels = ndtr(bias[index] + shifted / (1 - acceleration * shifted))
             low[column], high[column] = np.quantile(means[:, index], levels)
     return low, high
 
 
-def paired_permutation(a: ArrayLike, b: ArrayLike, permutations: int = PERMUTATIONS, seed: int = 0) -> float:
+def resampled_means(values: ArrayLike, resamples: int, seed: int, clusters: ArrayLike | None = None) -> Array:
+    """Means `(resamples, K)` of the columns of `values (N, K)` over images drawn with replacement.
+
+    Every column sees the same draws, so that differences and ranks of the means are those of pairs. NaN is left out; a
+    column none of whose values was drawn is NaN. With `clusters (N,)` whole clusters are drawn.
+    """
+    values = np.asarray(values, dtype=float)
+    valid = ~np.isnan(values)
+    sums = cluster_sums(np.where(valid, values, 0.0), clusters)
+    # Where nothing is missing, one column of counts does for all.
+    sizes = cluster_sums((valid[:, :1] if valid.all() else valid).astype(float), clusters)
+    rng = np.random.default_rng(seed)
+    units = len(sums)
+    means = np.empty((resamples, values.shape[1]))
+    step = max(1, _BLOCK // max(1, units))
+    for start in range(0, resamples, step):
+        count = min(step, resamples - start)
+        drawn = rng.integers(units, size=(count, units)) + units * np.arange(count)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=count * units).reshape(count, units).astype(float)
+        with np.errstate(invalid="ignore"):
+            means[start : start + count] = times @ sums / (times @ sizes)
+    return means
+
+
+def cluster_sums(values: Array, clusters: ArrayLike | None) -> Array:
+    """Sums `(C, K)` of the rows of `values (N, K)` that share a label in `clusters (N,)`; `values` without labels."""
+    if clusters is None:
+        return values
+    labels, owners = np.unique(np.asarray(clusters), return_inverse=True)
+    if len(owners) != len(values):
+        raise ValueError(f"{len(owners)} cluster labels for {len(values)} images: expected one an image")
+    sums = np.zeros((len(labels), values.shape[1]))
+    np.add.at(sums, owners, values)
+    return sums
+
+
+def paired_permutation(
+    a: ArrayLike,
+    b: ArrayLike,
+    permutations: int = PERMUTATIONS,
+    seed: int = 0,
+    clusters: ArrayLike | None = None,
+) -> float:
     """Two-sided p value for "on the same images, a and b are interchangeable"; both `(N,)`, NaN pairs are left out.
 
     The statistic is the mean difference; under the hypothesis the sign of every image's difference is a fair coin:
 
         p = (1 + #{|mean(s (a - b))| >= |mean(a - b)|}) / (1 + permutations)        s random signs
 
-    Up to 13 images all 2^N sign flips are enumerated and p is exact. No pair at all gives NaN.
+    Up to 13 images all 2^N sign flips are enumerated and p is exact. No pair at all gives NaN. With `clusters (N,)`, a
+    label an image, the images of a cluster flip together, and N counts clusters.
 
     Source: Phipson and Smyth, Permutation p-values should never be zero, arXiv:1603.05766 (for the + 1).
 
@@ -92,7 +152,32 @@ def paired_permutation(a: ArrayLike, b: ArrayLike, permutations: int = PERMUTATI
     0.25
     """
     differences = np.asarray(a, dtype=float) - np.asarray(b, dtype=float)
-    return float(_sign_flips(differences[:, None], permutations, seed)[0])
+    valid = ~np.isnan(differences)
+    owners = None if clusters is None else np.asarray(clusters)[valid]
+    flipped = cluster_sums(differences[valid][:, None], owners)
+    return float(_sign_flips(np.pad(flipped, ((0, 0), (0, 1))), np.array([[0, 1]]), permutations, seed)[0])
+
+
+def wilcoxon(a: ArrayLike, b: ArrayLike) -> float:
+    """Two-sided p value of the signed-rank test for "a - b is symmetric about 0"; both `(N,)`, NaN pairs are left out.
+
+    Images with a = b are ranked with the others and then left out of both sums (Pratt), so they weaken the evidence.
+    p is exact up to 13 images, without ties and zeros up to 50, and of the normal approximation else. Nothing but zeros
+    gives 1, no pair NaN.
+
+    Sources: Wilcoxon, Individual comparisons by ranking methods, Biometrics 1 (1945); Pratt, Remarks on zeros and ties
+    in the Wilcoxon signed rank procedures, JASA 54 (1959).
+
+    >>> wilcoxon([1.0, 2.0, 3.0], [0.0, 0.0, 0.0])
+    0.25
+    """
+    from scipy import stats  # takes most of a second to import, which tables would wait for
+
+    differences = np.asarray(a, dtype=float) - np.asarray(b, dtype=float)
+    differences = differences[~np.isnan(differences)]
+    if not differences.any():
+        return 1.0 if len(differences) else float("nan")
+    return float(stats.wilcoxon(differences, zero_method="pratt").pvalue)
 
 
 def holm(p_values: ArrayLike) -> Array:
@@ -126,62 +211,83 @@ def rank_groups(scores: pd.DataFrame, higher_is_better: bool, alpha: float = 0.0
     Source: Piepho, An algorithm for a letter-based representation of all-pairwise comparisons, JCGS 13 (2004).
     """
     means = scores.mean().dropna().sort_values(ascending=not higher_is_better, kind="stable")
-    pairs = list(combinations(range(len(means)), 2))
+    pairs = np.array(list(combinations(range(len(means)), 2)))
     different = np.zeros((len(means), len(means)), dtype=bool)
-    if pairs:
-        first, second = np.array(pairs).T
-        values = scores[list(means.index)].to_numpy(dtype=float)
-        # The smallest p must stay below alpha after Holm, however many rows there are.
-        permutations = max(PERMUTATIONS, ceil(4 * len(pairs) / alpha))
-        p = _sign_flips(values[:, first] - values[:, second], permutations, seed=0)
-        different[first, second] = holm(np.nan_to_num(p, nan=1.0)) <= alpha
+    if len(pairs):
+        p = pair_tests(scores[list(means.index)].to_numpy(dtype=float), pairs)
+        different[tuple(pairs.T)] = holm(p) <= alpha
     letters: dict[Hashable, str] = dict.fromkeys(scores.columns, "")
     return letters | dict(zip(means.index, _letters(different), strict=True))
 
 
-def _by_images(values: Array) -> Iterator[tuple[list[int], Array]]:
-    """The columns of `values (N, K)` that have the same images, and their scores without NaN; none without images."""
+def pair_tests(values: Array, pairs: NDArray[np.int_]) -> Array:
+    """p values of `pairs (P, 2)` of columns of `values (N, K)`, small enough where needed for `holm` in large families.
+
+    Those of `paired_permutation`. As 10,000 permutations never give less than 1 / 10,001, pairs further apart have the
+    least p that is certain without drawing any, with z = |sum d| / sqrt(sum d^2) of the differences d:
+
+        p <= 2 c P(Z >= z)        Z standard normal, c = 1 / (4 P(Z >= sqrt 2)) = 3.18
+
+    Images without a score of both are left out; a pair without any has 1.
+
+    Source: Bentkus and Dzindzalieta, A tight Gaussian bound for weighted sums of Rademacher random variables, Bernoulli
+    21 (2015).
+    """
+    differences = values[:, pairs[:, 0]] - values[:, pairs[:, 1]]
+    length = np.sqrt(np.nansum(differences**2, axis=0))
+    z = np.abs(np.nansum(differences, axis=0)) / np.where(length > 0, length, 1)
+    p = ndtr(-z) / (2 * ndtr(-np.sqrt(2)))
+    near = p >= 1 / (1 + PERMUTATIONS)
+    p[near] = np.nan_to_num(_sign_flips(values, pairs[near], PERMUTATIONS, seed=0), nan=1.0)
+    return p
+
+
+def _by_images(values: Array) -> Iterator[tuple[list[int], NDArray[np.bool_]]]:
+    """The columns of `values (N, K)` that have scores for the same images, and these; none without images."""
     valid = ~np.isnan(values)
     groups: dict[bytes, list[int]] = {}
     for column in np.flatnonzero(valid.any(0)).tolist():
         groups.setdefault(valid[:, column].tobytes(), []).append(column)
     for columns in groups.values():
-        yield columns, values[valid[:, columns[0]]][:, columns]
+        yield columns, valid[:, columns[0]]
 
 
-def _resampled_means(values: Array, resamples: int, seed: int) -> Array:
-    """Means `(resamples, K)` of `values (N, K)` over images drawn with replacement, the same draws for every column."""
-    rng = np.random.default_rng(seed)
-    images = len(values)
-    means = np.empty((resamples, values.shape[1]))
-    step = max(1, _BLOCK // images)
-    for start in range(0, resamples, step):
-        count = min(step, resamples - start)
-        drawn = rng.integers(images, size=(count, images)) + images * np.arange(count)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=count * images).reshape(count, images)
-        means[start : start + count] = times.astype(float) @ values / images
-    return means
-
-
-def _sign_flips(differences: Array, permutations: int, seed: int) -> Array:
-    """Two-sided p value of each column of `differences (N, K)`, the same flips for columns of the same images."""
-    p = np.full(differences.shape[1], np.nan)
-    for columns, valid in _by_images(differences):
-        images = len(valid)
-        reached = np.abs(valid.sum(0)) - _ROUNDING * np.abs(valid).sum(0)
-        if images <= _EXACT:
-            signs = 1.0 - 2.0 * ((np.arange(2**images)[:, None] >> np.arange(images)) & 1)
-            p[columns] = np.mean(np.abs(signs @ valid) >= reached, axis=0)
-            continue
-        rng = np.random.default_rng(seed)
-        count = np.zeros(len(columns))
-        step = max(1, _BLOCK // max(images, len(columns)))
-        for start in range(0, permutations, step):
-            size = (min(step, permutations - start), images)
-            signs = 2.0 * rng.integers(2, size=size, dtype=np.int8) - 1.0
-            count += np.sum(np.abs(signs @ valid) >= reached, axis=0)
-        p[columns] = (1 + count) / (1 + permutations)
+def _sign_flips(values: Array, pairs: NDArray[np.int_], permutations: int, seed: int) -> Array:
+    """Two-sided p value of each of `pairs (P, 2)` of columns of `values (N, K)`, the same flips for the same images."""
+    p = np.full(len(pairs), np.nan)
+    valid = ~np.isnan(values)
+    both = valid[:, pairs[:, 0]] & valid[:, pairs[:, 1]]
+    for members, there in _by_images(np.where(both, 1.0, np.nan)):
+        used, place = np.unique(pairs[members], return_inverse=True)
+        first, second = place.reshape(-1, 2).T
+        # The sum of flipped differences is the difference of flipped sums, and methods are fewer than pairs. What all
+        # methods share on an image cancels; without it the sums are as small as the differences.
+        scores = values[there][:, used]
+        scores = (scores - scores.mean(axis=1, keepdims=True)).T
+        images = scores.shape[1]
+        size, sums = np.abs(scores).sum(axis=1), scores.sum(axis=1)
+        reached = np.abs(sums[first] - sums[second]) - ROUNDING * (size[first] + size[second])
+        count = np.zeros(len(members))
+        for heads in _flips(images, permutations, seed):
+            flipped = sums[:, None] - 2 * (scores @ heads.T)
+            step = max(1, _CACHE // len(heads))
+            for start in range(0, len(members), step):
+                part = slice(start, start + step)
+                away = np.abs(flipped[first[part]] - flipped[second[part]])
+                count[part] += np.sum(away >= reached[part, None], axis=1)
+        p[members] = count / 2**images if images <= _EXACT else (1 + count) / (1 + permutations)
     return p
+
+
+def _flips(images: int, permutations: int, seed: int) -> Iterator[Array]:
+    """Blocks `(permutations, images)` of 1, flip the sign, and 0: all combinations of few images, else random ones."""
+    if images <= _EXACT:
+        yield ((np.arange(2**images)[:, None] >> np.arange(images)) & 1).astype(float)
+        return
+    rng = np.random.default_rng(seed)
+    step = 4 * max(1, _CACHE // (4 * images))
+    for start in range(0, permutations, step):
+        yield rng.integers(2, size=(min(step, permutations - start), images), dtype=np.int8).astype(float)
 
 
 def _letters(different: NDArray[np.bool_]) -> list[str]:
@@ -191,9 +297,11 @@ def _letters(different: NDArray[np.bool_]) -> list[str]:
     """
     groups = {frozenset(range(len(different)))}
     for i, j in np.argwhere(np.triu(different)).tolist():
-        split = {group - {row} for group in groups if {i, j} <= group for row in (i, j)}
-        groups = {group for group in groups if not {i, j} <= group} | split
-        groups = {group for group in groups if not any(group < other for other in groups)}
+        both = {group for group in groups if i in group and j in group}
+        groups -= both
+        split = {group - {row} for group in both for row in (i, j)}
+        # No group was inside another one before, so none that stays is inside a part of one.
+        groups |= {part for part in split if not any(part <= group for group in groups | split - {part})}
     ordered = sorted(groups, key=sorted)
     names = [*string.ascii_letters, *map(chr, range(ord("α"), ord("α") + len(ordered)))]
     return [

@@ -1,4 +1,4 @@
-"""A summary as text: tables for a screen and as Markdown."""
+"""A summary as text: laid out once, and written for a screen or as Markdown; `latex` and `html_table` do the rest."""
 
 from __future__ import annotations
 
@@ -11,50 +11,118 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmark.frames import COST, FACTS, ROLES, headline
+from benchmark.frames import COST, FACTS, ROLES, UNCERTIFIED, headline
 
 _WORDS = {"not_applicable": "n/a"}
 
 
 @dataclass(frozen=True)
-class _Table:
-    """One model on one data set: the cells of its methods (lines) by columns, each cell in pieces to be aligned.
+class Entry:
+    """A cell of a table as text: the mean with its interval, or the `word` that stands for it.
 
-    `beside` is what stands beside every method, by heading: how many images, and its passes an image.
+    `half` is half the width of the interval, `count` is `62/64` where not all images could be scored, and `place` 1 or
+    2 for the best and the second mean of the methods that the table shows, in a column that ranks; else 0.
+    """
+
+    word: str = ""
+    mean: str = ""
+    low: str = ""
+    high: str = ""
+    half: str = ""
+    letters: str = ""
+    count: str = ""
+    place: int = 0
+
+    @property
+    def pieces(self) -> list[str]:
+        """What is aligned below each other, or the word alone."""
+        if self.word:
+            return [self.word]
+        bounds = [f"[{self.low},", f"{self.high}]"] if self.low else ["", ""]
+        return [self.mean, *bounds, self.letters, self.count]
+
+
+@dataclass(frozen=True)
+class Table:
+    """One model on one data set, scores or costs of one device: a line a method, a column a measure.
+
+    Attributes:
+        model, dataset: labels, as in the title.
+        cost: it holds timings.
+        images: the most that a cell has.
+        columns: the facts of each column that has a meaning somewhere, in order, by family.
+        roles: the role of each method, in order.
+        beside: what stands beside every method, by heading: how many images, and its passes an image.
+        entries: the cells, by method and column.
+        cells: the rows of the summary behind it.
     """
 
     title: str
+    model: str
+    dataset: str
+    cost: bool
+    images: int
     columns: pd.DataFrame
     roles: pd.Series
     beside: Mapping[str, Mapping[str, str]]
-    pieces: Mapping[tuple[str, str], list[str]]
-    notes: list[str]
+    entries: Mapping[tuple[str, str], Entry]
+    cells: pd.DataFrame
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences that belong below."""
+        return notes_on(self.cells)
 
 
-def _tables(summary: pd.DataFrame) -> Iterator[_Table]:
-    for (dataset, model, _), part in summary.groupby(["dataset", "model", summary["family"] == COST], sort=False):
+def laid_out(summary: pd.DataFrame) -> Iterator[Table]:
+    """The tables of a summary, timings of each device apart."""
+    devices = summary["device"].where(summary["family"] == COST, "")
+    for (dataset, model, cost, _), part in summary.groupby(
+        ["dataset", "model", summary["family"] == COST, devices], sort=False
+    ):
         columns = part.drop_duplicates("column").set_index("column")[FACTS]
         meant = part.loc[part["status"] != "not_applicable", "column"]
         columns = columns[columns.index.isin(meant)]
         roles = part.drop_duplicates("method").set_index("method")["role"]
-        cost = bool((part["family"] == COST).all())
         totals = part.groupby("method", sort=False)["total"].max()
         title = [f"dataset {dataset}", f"model {model}"]
         first = headline(columns)
         title += [COST, *dict.fromkeys(columns["device"])] if cost else [f"n = {totals.max()}"]
         title += _budget(part)
         title += [f"sorted by {first}"] if first else []
-        pieces = {
-            (str(row.method), str(name)): _cost(row) if cost else _pieces(row, sizes)
+        entries = {
+            (str(row.method), str(name)): _cost(row) if cost else _entry(row, sizes, places.get(str(row.method), 0))
             for name, rows in part.groupby("column", sort=False)
             for sizes in [rows[["low", "high", "mean"]].abs().max(axis=1)]
+            for places in [_places(rows)]
             for row in rows.itertuples()
         }
         beside = {"n": {str(method): str(total or "") for method, total in totals.items()}}
         passes = part.drop_duplicates("method").set_index("method")["passes"]
         if passes.notna().any():
             beside["passes"] = {str(method): "" if np.isnan(each) else f"{each:.0f}" for method, each in passes.items()}
-        yield _Table(" · ".join(title), columns, roles, {} if cost else beside, pieces, _notes(part))
+        yield Table(
+            " · ".join(title),
+            str(model),
+            str(dataset),
+            bool(cost),
+            int(totals.max()),
+            columns,
+            roles,
+            {} if cost else beside,
+            entries,
+            part,
+        )
+
+
+def _places(rows: pd.DataFrame) -> dict[str, int]:
+    """The methods with the best mean of a column that ranks (1) and with the second best (2), null rows left out."""
+    fact = rows.iloc[0]
+    if not fact["ranked"] or fact["higher_is_better"] is None:
+        return {}
+    means = rows[(rows["role"] == "method") & (rows["status"] == "ok")].set_index("method")["mean"]
+    ranks = means.rank(method="dense", ascending=not fact["higher_is_better"])
+    return {str(method): int(rank) for method, rank in ranks.items() if rank <= 2}
 
 
 def _budget(part: pd.DataFrame) -> list[str]:
@@ -69,23 +137,26 @@ def _budget(part: pd.DataFrame) -> list[str]:
     return [f"budget {budgets[0]:.0f} passes an image"]
 
 
-def _pieces(row: Any, sizes: pd.Series) -> list[str]:
-    """Mean, interval, letters and counts of a cell, or the one word that stands for it; `sizes` of its column."""
+def _entry(row: Any, sizes: pd.Series, place: int) -> Entry:
+    """The texts of a cell; `sizes` of its column."""
     if row.status != "ok":
-        return [_WORDS.get(row.status, row.status)]
+        return Entry(_WORDS.get(row.status, row.status))
     # One number of decimals for a column, unless its smallest cell would be left with less than two digits.
     decimals = _decimals(sizes.max())
     together = decimals is not None and sizes[sizes > 0].min() >= 10 ** (1 - decimals)
     size = float(sizes.max() if together else sizes[row.Index])
     count = f"{row.n}/{row.total}" if row.n < row.total else ""
-    bounds = ["", ""] if np.isnan(row.low) else [f"[{_number(row.low, size)},", f"{_number(row.high, size)}]"]
-    return [_number(row.mean, size), *bounds, row.letters, count]
+    mean = _number(row.mean, size)
+    if np.isnan(row.low):
+        return Entry("", mean, letters=row.letters, count=count, place=place)
+    low, high, half = (_number(value, size) for value in (row.low, row.high, (row.high - row.low) / 2))
+    return Entry("", mean, low, high, half, row.letters, count, place)
 
 
-def _cost(row: Any) -> list[str]:
+def _cost(row: Any) -> Entry:
     if row.status != "ok":
-        return [_WORDS.get(row.status, row.status)]
-    return [f"{row.mean:.0f}" if abs(row.mean) >= 1000 else f"{row.mean:.3g}"]
+        return Entry(_WORDS.get(row.status, row.status))
+    return Entry("", f"{row.mean:.0f}" if abs(row.mean) >= 1000 else f"{row.mean:.3g}")
 
 
 def _number(value: float, size: float) -> str:
@@ -108,9 +179,9 @@ def heading(name: str, fact: Any) -> str:
     return f"{name}{arrow}" + (f" [{fact['unit']}]" if fact["unit"] else "")
 
 
-def _notes(part: pd.DataFrame) -> list[str]:
-    """Why cells have no number, which images are left out, which methods were cut to a budget: each reason once."""
-    notes = []
+def notes_on(part: pd.DataFrame) -> list[str]:
+    """How many cells have no number and why, which images are left out, which methods were cut to a budget."""
+    notes = _counts(part)
     if not _budget(part):
         for budget, same in part.drop_duplicates("method").groupby("budget", sort=False):
             kept = same[~(same["passes"] > budget)]
@@ -127,6 +198,22 @@ def _notes(part: pd.DataFrame) -> list[str]:
         for (count, total), same in left_out.groupby([status, "total"], sort=False):
             notes.append(f"{count} of {total} images {_WORDS.get(status, status)}: {_which(same, part)}")
     return notes
+
+
+def _counts(part: pd.DataFrame) -> list[str]:
+    """`160 cells: 128 scored (2 over fewer images, 48 uncertified), 30 n/a, 2 failed`, nothing where all is plain."""
+    scored = part[part["status"] == "ok"]
+    fewer, uncertified = (scored["n"] < scored["total"]).sum(), (scored["family"] == UNCERTIFIED).sum()
+    remarks = [
+        f"{count} {words}" for count, words in ((fewer, "over fewer images"), (uncertified, UNCERTIFIED)) if count
+    ]
+    without = part.loc[part["status"] != "ok", "status"].value_counts()
+    order = [status for status in ("not_applicable", "degenerate", "invalid", "failed", "missing") if status in without]
+    if not remarks and not order:
+        return []
+    counted = [f"{len(scored)} scored" + (f" ({', '.join(remarks)})" if remarks else "")]
+    counted += [f"{without[status]} {_WORDS.get(status, status)}" for status in order]
+    return [f"{len(part)} cells: {', '.join(counted)}"]
 
 
 def _which(cells: pd.DataFrame, part: pd.DataFrame) -> str:
@@ -147,7 +234,7 @@ def terminal(summary: pd.DataFrame, width: int | None = None) -> str:
     """Plain text for a screen of `width` characters (default: this one): a block a family, more where it is wide."""
     width = width or max(100, shutil.get_terminal_size((140, 24)).columns)
     texts = []
-    for table in _tables(summary):
+    for table in laid_out(summary):
         lines = [table.title, "═" * len(table.title)]
         for family, columns in table.columns.groupby("family", sort=False):
             lines += ["", *_blocks(table, str(family), columns, width)]
@@ -156,7 +243,7 @@ def terminal(summary: pd.DataFrame, width: int | None = None) -> str:
     return "\n\n\n".join(texts) + "\n"
 
 
-def _blocks(table: _Table, family: str, columns: pd.DataFrame, width: int) -> Iterator[str]:
+def _blocks(table: Table, family: str, columns: pd.DataFrame, width: int) -> Iterator[str]:
     """The lines of a family, its columns side by side as far as they fit."""
     methods = [str(method) for method in table.roles.index]
     stub = [_column([family, *methods])]
@@ -165,7 +252,7 @@ def _blocks(table: _Table, family: str, columns: pd.DataFrame, width: int) -> It
     waiting = []
     for name, fact in columns.iterrows():
         above, label = ("", str(name)) if fact["metric"] == name else (str(fact["metric"]), str(fact["measure"]))
-        bodies = _aligned([table.pieces[method, str(name)] for method in methods])
+        bodies = _aligned([table.entries[method, str(name)].pieces for method in methods])
         waiting.append((above, [heading(label, fact), *bodies]))
     while waiting:
         used = sum(len(column[0]) + 2 for column in stub)
@@ -216,7 +303,7 @@ def _aligned(cells: Sequence[list[str]]) -> list[str]:
 def markdown(summary: pd.DataFrame) -> str:
     """The tables as Markdown, a heading a model and data set and a table a family."""
     lines = []
-    for table in _tables(summary):
+    for table in laid_out(summary):
         lines += [f"## {_escaped(table.title)}", ""]
         for family, columns in table.columns.groupby("family", sort=False):
             counts = len(table.beside)
@@ -228,10 +315,11 @@ def markdown(summary: pd.DataFrame) -> str:
                 if role != before and ROLES.get(role):
                     lines.append(_line([f"*{ROLES[role]}*", *[""] * (len(columns) + counts)]))
                 before = role
-                cells = [" ".join(filter(None, table.pieces[str(method), str(name)])) for name in columns.index]
+                cells = [" ".join(filter(None, table.entries[str(method), str(name)].pieces)) for name in columns.index]
                 lines.append(_line([str(method), *(texts[str(method)] for texts in table.beside.values()), *cells]))
             lines.append("")
-        lines += [*(f"- {_escaped(note)}" for note in table.notes), *([""] if table.notes else [])]
+        notes = [f"- {_escaped(note)}" for note in table.notes]
+        lines += [*notes, *([""] if notes else [])]
     return "\n".join(lines)
 
 

@@ -25,7 +25,7 @@ from benchmark.frames import COST, assemble, identity, take, wide
 from benchmark.records import Record
 from benchmark.statistics import RESAMPLES, bootstrap_interval, bootstrap_intervals
 
-REFERENCE = "srg_rendered"
+REFERENCE = "srg_rendered.srg"
 """The column that metrics are held against: SRG with scenes drawn anew in place of perturbed images."""
 
 _TEXTS = {

@@ -9,12 +9,13 @@ import sys
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmark import integrity, records
+from benchmark import integrity, manifest, records
 from benchmark.errors import UserError
 from benchmark.records import Record
 
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Check every record under RESULTS (whole, consistent, under its own key, never two versions or two lists of images in one
-table), check that the tables are what the records give, and compute random rows again from the images and weights. The
-caches of RESULTS are not read, and nothing is written there."""
+table), check that the tables are what the records give, and compute random rows again from the images and weights. Of a
+submission, which has a manifest.json, check that no file is missing, extra or changed. The caches of RESULTS are not
+read, and nothing is written there."""
 
 _EPILOG = """\
 A row is one measure of one image. The whole batch that holds it is computed again, on as many threads as before, and
@@ -160,7 +162,7 @@ def _checked(options: argparse.Namespace, report: Report) -> dict[Path, Record]:
             faults.append((path, _malformed(error)))
     faulty = {path for path, _ in faults}
     sound = {path: record for path, record in read.items() if path not in faulty}
-    report.refused += [*faults, *integrity.mixed(sound, _timings(sound, options.trust))]
+    report.refused += [*faults, *integrity.mixed(sound, _timings(sound, options.trust)), *_check_manifest(root, report)]
     report.no_null = integrity.without_null(sound.values())
     report.counts["records"] = len(paths)
     if len(read) == len(paths):
@@ -168,6 +170,16 @@ def _checked(options: argparse.Namespace, report: Report) -> dict[Path, Record]:
     else:
         report.notes["tables"] = "not compared: not every record can be read"
     return sound
+
+
+def _check_manifest(root: Path, report: Report) -> list[tuple[Path, str]]:
+    """The faults of the manifest of a submission; other folders have none."""
+    with suppress(UserError):  # a damaged one is among the faults
+        if filed := manifest.read(root):
+            report.counts["manifest"] = len(filed["files"])
+            if manifest.other_certificate(filed):
+                report.notes["manifest"] = "made beside another certificate: which metrics that let rank is not checked"
+    return list(manifest.faults(root))
 
 
 def _timings(found: Mapping[Path, Record], trusted: Collection[str]) -> set[Path]:
@@ -239,6 +251,7 @@ def _table(report: Report, found: Mapping[Path, Record]) -> str:
     refused = len({path for path, _ in report.refused if path.suffix == ".parquet"})
     before = "from before rows had a digest: an edited value shows only where it is computed again"
     lines: list[tuple[str, int, str]] = [
+        *_remark("files in manifest", counts["manifest"], report.notes.get("manifest", "")),
         ("records checked", counts["records"], ""),
         ("  refused", refused, ""),
         ("  without a digest", counts["no digest"], before if counts["no digest"] else ""),

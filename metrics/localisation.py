@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from benchmark import maps
 from benchmark.errors import UserError, unknown
 from benchmark.protocols import Batch, Explain, Measure, Metric, Scores
+from metrics._mass import mass
 
 Rule = Literal["maximum", "top", "mask"]
 
@@ -92,7 +93,7 @@ class RelevanceMass(OnObject):
     measures: ClassVar[tuple[Measure, ...]] = (Measure("relevance_mass", higher_is_better=True, range=(0.0, 1.0)),)
 
     def compare(self, batch: Batch, values: Tensor, masks: Tensor) -> Tensor:
-        return _mass(values, masks)
+        return mass(values, masks)
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ class EnergyPointingGame(OnObject):
     )
 
     def compare(self, batch: Batch, values: Tensor, masks: Tensor) -> Tensor:
-        return _mass(values, _box(masks))
+        return mass(values, _box(masks))
 
 
 @dataclass(frozen=True)
@@ -237,12 +238,6 @@ class AttributionIoU(OnObject):
             kept = _top(batch, values, count)
         found = (kept & masks).sum((1, 2)).double() / (kept | masks).sum((1, 2))
         return torch.where(kept.any(2).any(1), found, torch.nan)
-
-
-def _mass(values: Tensor, masks: Tensor) -> Tensor:
-    """Share `(N,)` of the positive part of `values` inside `masks`, NaN where there is none."""
-    positive = values.clamp(min=0)
-    return (positive * masks).sum((1, 2)) / positive.sum((1, 2))
 
 
 def _top(batch: Batch, values: Tensor, count: Tensor) -> Tensor:

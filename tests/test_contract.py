@@ -57,12 +57,20 @@ def metric_of(name: str) -> Metric:
 
 @pytest.fixture
 def many(network, images) -> Batch:
-    """64 images of four classes with masks: more than one chunk, and no multiple of one."""
+    """64 images of four classes with masks and all that is known of drawn scenes; no multiple of a chunk.
+
+    Image i has 1 + i % 4 parts, of which the first contributes nothing to the first class.
+    """
     side = architectures.SIDE if isinstance(network, VisionTransformer) else 16
     masks = images(64, channels=1, side=side, seed=3)[:, 0] > 0.8
     uids, labels = [f"image-{i}" for i in range(64)], torch.arange(64) % 4
-    known = {"masks": masks, "truth": images(64, channels=4, side=side, seed=4)}
-    return freeze(network, images(64, side=side), uids, labels=labels, explain="label", chunk=50, **known)
+    parts = (images(64, channels=1, side=side, seed=5)[:, 0] * (2 + labels[:, None, None])).long()
+    truth = images(64, channels=4, side=side, seed=4) - 0.5
+    truth[:, 0].masked_fill_(parts == 1, 0)
+    drawn = images(64, side=side)
+    empty = torch.where(parts[:, None] > 0, images(64, side=side, seed=6), drawn)
+    known = {"masks": masks, "truth": truth, "parts": parts, "empty": empty}
+    return freeze(network, drawn, uids, labels=labels, explain="label", chunk=50, **known)
 
 
 def pieces(batch: Batch, size: int) -> list[Batch]:

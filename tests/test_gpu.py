@@ -25,9 +25,12 @@ METRICS = [name for name in choices.choices("metrics") if name != "custom"]
 
 def batch_for(network: nn.Module, images: Callable[..., Tensor], side: int = 16) -> Batch:
     masks = images(16, channels=1, side=side, seed=3)[:, 0] > 0.8
-    known = {"masks": masks, "truth": images(16, channels=4, side=side, seed=4)}
+    parts = (4 * images(16, channels=1, side=side, seed=5)[:, 0]).long()
+    drawn = images(16, side=side)
+    empty = torch.where(parts[:, None] > 0, images(16, side=side, seed=6), drawn)
+    known = {"masks": masks, "truth": images(16, channels=4, side=side, seed=4), "parts": parts, "empty": empty}
     uids, labels = [f"image-{i}" for i in range(16)], torch.arange(16) % 4
-    return freeze(network, images(16, side=side), uids, labels=labels, explain="label", chunk=50, **known)
+    return freeze(network, drawn, uids, labels=labels, explain="label", chunk=50, **known)
 
 
 @pytest.fixture

@@ -15,7 +15,11 @@ OTHERS = {"attention_flow": ("scipy",), "zennit_lrp": ("zennit",), "shap_explain
 """Methods that run the code of another library, inside a function: two adapters, and a solver of scipy's."""
 
 HEAVY = {"torch", "timm", "torchvision", "wandb"}
-LIGHT = {"choices", "leaderboard", "frames", "tables", "statistics", "records", "cells", "errors", "__init__"}
+LIGHT = {"choices", "leaderboard", "frames", "tables", "statistics", "records", "cells", "errors", "__init__"} | {
+    *("mixing", "selection", "provenance", "latex", "html_table"),
+    *("ranking", "agreement", "variance", "report"),
+    *("compare", "comparison", "comparison_tables", "merge", "manifest", "integrity", "plugins"),
+}
 """Help, listings and tables start in less than a second."""
 
 SOURCES = sorted(path for folder in ("benchmark", "methods", "metrics") for path in (ROOT / folder).rglob("*.py"))

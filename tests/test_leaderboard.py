@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import re
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmark import frames, leaderboard, records, tables
+from benchmark import frames, html_table, latex, leaderboard, mixing, records, selection, tables
 from benchmark.cells import Cell, Choice
 from benchmark.certificate import certified
 from benchmark.errors import UserError
@@ -395,6 +399,7 @@ rise          20  0.400 [0.396, 0.404] a        2.000 [1.996, 2.004] a  1.000 [0
 ── null rows: know nothing of the model ──────────────────────────────────────────────────────
 random        20  0.000 [0.000, 0.000] b 18/20  n/a                     n/a
 
+6 cells: 4 scored (1 over fewer images), 2 n/a
 n/a: infidelity of random: a | b <c> d
 2 of 20 images degenerate: srg of random
 """
@@ -419,6 +424,7 @@ def test_markdown_text() -> None:
 | *null rows: know nothing of the model* |  |  |  |  |
 | random | 20 | 0.000 [0.000, 0.000] b 18/20 | n/a | n/a |
 
+- 6 cells: 4 scored (1 over fewer images), 2 n/a
 - n/a: infidelity of random: a \\| b &lt;c> d
 - 2 of 20 images degenerate: srg of random
 
@@ -489,14 +495,20 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_tables_are_written_whole_and_can_be_read_back(results: Path) -> None:
     paths = write_tables(results)
-    assert [path.name for path in paths] == ["leaderboard.csv", "leaderboard.md", "cost.csv", "cost.md"]
+    suffixes = ("csv", "md", "parquet", "tex", "html")
+    assert [path.name for path in paths] == [f"{name}.{end}" for name in ("leaderboard", "cost") for end in suffixes]
     assert sorted(paths) == sorted(Path(results, "tables").iterdir())
     table = pd.read_csv(paths[0])
     row = row_of(table[table["model"] == "small_vit"], "rise", "srg")
     rise = next(one for one in records.read_all(results) if one.cell == cell("rise", model="small_vit"))
     assert row["mean"] == pytest.approx(rise.rows["value"].mean(), rel=1e-5)
     assert "cost" not in set(table["family"])
-    assert set(pd.read_csv(paths[2])["family"]) == {"cost"}
+    assert set(pd.read_csv(paths[5])["family"]) == {"cost"}
+    assert set(table["role"]) == {"method", "null row"}, "no word that pandas reads as no value"
+    frame = pd.read_parquet(paths[2])
+    scores = summarise(leaderboard.tidy(results))[lambda summary: summary["family"] != "cost"]
+    pd.testing.assert_frame_equal(frame, scores.reset_index(drop=True))
+    assert set(frame["role"]) == {"method", "null"}
     text = paths[1].read_text(encoding="utf-8")
     assert "failed: srg of lime: out of memory" in text
     assert all(word in text for word in ("bootstrap", "Holm", "`n/a`", "`missing`"))
@@ -507,7 +519,7 @@ def test_quality_tables_do_not_depend_on_timings(tmp_path: Path) -> None:
         sweep(tmp_path / name, images=16, pace=pace, every=4)
     one, two = (write_tables(tmp_path / name) for name in ("one", "two"))
     equal = [a.read_bytes() == b.read_bytes() for a, b in zip(one, two, strict=True)]
-    assert equal == [True, True, False, False]
+    assert equal == [True] * 5 + [False] * 5
 
 
 def test_report_shows_the_asked_pairs_by_their_whole_choice(tmp_path: Path) -> None:
@@ -540,14 +552,318 @@ def test_tables_for_trackers(tmp_path: Path) -> None:
 
 def test_command_prints_tables_and_paths(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(path for path in results.rglob("*") if "tables" not in path.parts)
-    assert leaderboard.main([str(results), "--model", "small_vit", "--method", "rise"]) == 0
+    assert leaderboard.main([str(results)]) == 0
     printed = capsys.readouterr().out
+    assert "model small_cnn" in printed
     assert "model small_vit" in printed
-    assert "small_cnn" not in printed
-    assert "occlusion" not in printed
-    assert str(results / "tables" / "leaderboard.md") in printed
-    assert "small_cnn" in (results / "tables" / "leaderboard.md").read_text(encoding="utf-8")
+    for name in ("leaderboard", "cost"):
+        assert all(
+            f"written: {results}/tables/{name}.{end}" in printed for end in ("csv", "md", "parquet", "tex", "html")
+        )
     assert sorted(path for path in results.rglob("*") if "tables" not in path.parts) == before
+
+
+def test_a_selection_is_printed_and_written_where_it_is_asked(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tables(results)
+    before = {path: path.read_bytes() for path in Path(results, "tables").iterdir()}
+    asked = ["--model", "small_cnn", "--method", "rise,smoothgrad", "--metric", "srg,infidelity.beta_1"]
+    assert leaderboard.main([str(results), *asked]) == 0
+    printed = capsys.readouterr().out
+    assert "srg ↑" in printed
+    assert "beta_1 ↓" in printed
+    assert not any(
+        word in printed for word in ("small_vit", "occlusion", "deletion", "beta_optimal", "cost", "written")
+    )
+    assert leaderboard.main([str(results), *asked, "--out", str(tmp_path / "mine.csv")]) == 0
+    assert leaderboard.main([str(results), *asked, "--out", str(tmp_path / "folder")]) == 0
+    assert f"written: {tmp_path}/folder/leaderboard.tex" in capsys.readouterr().out
+    assert len(list(Path(tmp_path, "folder").iterdir())) == 5
+    assert {path: path.read_bytes() for path in Path(results, "tables").iterdir()} == before
+    some, everything = pd.read_csv(tmp_path / "mine.csv"), pd.read_csv(results / "tables" / "leaderboard.csv")
+    assert set(some["column"]) == {"srg", "infidelity.beta_1"}
+    assert set(some["method"]) == {"rise", "smoothgrad"}
+    keys = ["model", "dataset", "column", "method"]
+    both = some.merge(everything, on=keys, suffixes=("", "_all"))
+    assert len(both) == 4
+    for name in ("mean", "low", "high", "letters", "n", "total", "status"):
+        assert both[name].equals(both[f"{name}_all"]), f"{name}: letters compare all rows, shown or not"
+
+
+def test_names_of_a_selection() -> None:
+    parse = selection.Selection.parse
+    assert parse(method="rise, lime(a=1, b=[2, 3]),ig@2").method == ("rise", "lime(a=1, b=[2, 3])", "ig@2")
+    few, many = (Choice("rise", {"masks": masks}) for masks in (8, 64))
+    found = [record(cell(method, "infidelity"), {"beta_1": [1.0], "beta_optimal": [1.0]}) for method in (few, many)]
+    scored, failed, names = frames.take(found, [])
+    for wanted, meant in (("rise", [few, many]), ("rise(masks=8)", [few]), ("rise@1", [few, many])):
+        keys = parse(method=wanted).resolve(scored, failed, names).methods
+        assert keys == [frames.identity(cell(method), "method") for method in meant]
+    for wanted in ("rise(masks=9)", "rise@2", "ris", "beta_1"):
+        with pytest.raises(UserError, match="does not exist"):
+            parse(method=wanted).resolve(scored, failed, names)
+    assert set(parse(metric="infidelity").resolve(scored, failed, names).choices["metric"].values()) == {
+        frozenset({"beta_1", "beta_optimal"})
+    }
+
+
+# --- what is never mixed ---
+
+
+def filed(of: Cell, values: list[float], created: str = "", images: int | None = None) -> Record:
+    """A record made on `created`; `images` of another length list other images."""
+    name = of.metric.name if of.metric.name != "throughput" else "images_per_second"
+    found = record(of, {name: values[:images]})
+    return replace(found, facts={**found.facts, "environment": {"created": created}})
+
+
+STEPS = list(np.linspace(-0.1, 0.1, 20))
+
+
+def refused(capsys: pytest.CaptureFixture[str], root: Path, *arguments: str) -> str:
+    assert leaderboard.main([str(root), *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert not Path(root, "tables").exists()
+    return captured.err
+
+
+@pytest.mark.parametrize("axis", ["method", "metric"])
+def test_versions_are_refused_until_one_is_chosen(
+    axis: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = {"method": "rise", "metric": "srg"}[axis]
+    for version, created, level in (("2", "2025-01-01", 0.3), ("1", "2026-01-01", 0.6)):
+        choice = Choice(name, {"option": 3}, version)
+        of = cell(choice) if axis == "method" else cell("rise", choice)
+        records.write(tmp_path, filed(of, [level + step for step in STEPS], created))
+    records.write(tmp_path, filed(cell("lime", "deletion"), STEPS))
+    said = refused(capsys, tmp_path)
+    assert f"small_cnn on shapes: {name}@1 (1 cell), {name}@2 (1 cell)" in said
+    assert f"--newest keeps the version that was filed last, --{axis} {name}@1 chooses one" in said
+    for arguments, mean in ((["--newest"], 0.6), ([f"--{axis}", f"{name}@1"], 0.6), ([f"--{axis}", f"{name}@2"], 0.3)):
+        assert leaderboard.main([str(tmp_path), *arguments, "--out", str(tmp_path / "one.csv")]) == 0
+        printed = capsys.readouterr().out
+        table = pd.read_csv(tmp_path / "one.csv")
+        row = row_of(table, "rise", "srg")
+        assert row["mean"] == pytest.approx(mean)
+        assert ("left out of small_cnn on shapes: " in printed) == (arguments == ["--newest"])
+        assert "@" not in "".join(table["method"] + table["column"])
+    assert leaderboard.main([str(tmp_path), "--metric", "deletion"]) == 0, "this table mixes nothing"
+    capsys.readouterr()
+    # A sweep goes on: what was filed last, and a sentence on the rest.
+    text = report(tmp_path)
+    assert f"left out of small_cnn on shapes: {name}@2 (1 cell), older than {name}@1" in text
+    assert "0.600" in text
+    assert "0.300" not in text
+    for end in ("md", "html"):
+        assert f"{name}@2 (1 cell)" in Path(tmp_path, "tables", f"leaderboard.{end}").read_text(encoding="utf-8")
+
+
+def test_versions_of_plugins_inside_a_choice_and_of_files_count_too(tmp_path: Path) -> None:
+    def kinds(*versions: str) -> list[list[str]]:
+        scored, _, _ = frames.take([filed(cell(Choice("tunnel", version=version)), STEPS) for version in versions], [])
+        return [list(mixture.kinds) for mixture in mixing.versions(scored)]
+
+    assert kinds("1+Rise@1", "1+GradCam@2") == [], "two bases are two methods"
+    assert kinds("1+Rise@1", "1+Rise@2") == [["tunnel@1+Rise@2", "tunnel@1+Rise@1"]]
+    assert kinds("1+0123456789ab", "1+ba9876543210") == [["tunnel@1+ba9876543210", "tunnel@1+0123456789ab"]]
+
+
+def test_versions_meet_in_one_table_only(tmp_path: Path) -> None:
+    for version, dataset in (("1", "shapes"), ("2", "digits")):
+        records.write(tmp_path, filed(cell("rise", Choice("srg", version=version), dataset=dataset), STEPS))
+        records.write(tmp_path, filed(cell("lime", model=Choice("own", version=version)), STEPS))
+    board = leaderboard.select(tmp_path, selection.Selection())
+    assert set(board.summary["model"]) == {"small_cnn", "own@1", "own@2"}, "models have tables of their own"
+    assert set(board.summary["column"]) == {"srg@1", "srg@2"}
+
+
+def test_protocols_are_columns_of_their_own(tmp_path: Path) -> None:
+    for baseline in ("blur", "black"):
+        records.write(tmp_path, filed(cell("rise", Choice("srg", {"baseline": baseline})), STEPS))
+    board = leaderboard.select(tmp_path, selection.Selection.parse(metric="srg(baseline=blur)"))
+    assert list(board.summary["column"]) == ["srg(baseline=blur)"]
+    board = leaderboard.select(tmp_path, selection.Selection())
+    assert set(board.summary["column"]) == {"srg(baseline=blur)", "srg(baseline=black)"}
+    text = latex.latex(board.summary, board.origins)
+    said = "srg(baseline=black) (version 1): baseline=black; srg(baseline=blur) (version 1): baseline=blur."
+    assert f"Protocol: {said}" in text
+
+
+def test_lists_of_images_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    records.write(tmp_path, filed(cell("rise"), STEPS, "2026-01-01"))
+    records.write(tmp_path, filed(cell("rise", "throughput", device="cpu"), [3.0]))
+    assert leaderboard.main([str(tmp_path), "--out", str(tmp_path / "one.csv")]) == 0, "a timing lists no images"
+    capsys.readouterr()
+    records.write(tmp_path, filed(cell("lime"), STEPS, "2026-02-01", images=19))
+    said = refused(capsys, tmp_path)
+    assert "list 1 of 19 (1 cell), list 2 of 20 (1 cell), such as srg of rise" in said
+    assert leaderboard.main([str(tmp_path), "--newest", "--metric", "srg"]) == 0
+    printed = capsys.readouterr().out
+    assert "left out of small_cnn on shapes: list 2 of 20 (1 cell), older than list 1 of 19" in printed
+    other = record(cell("lime"), {"srg": STEPS})
+    other.rows["target"] += 1
+    assert len(mixing.images(frames.take([filed(cell("rise"), STEPS), other], [])[0])) == 1, "other classes"
+
+
+def test_timings_of_two_devices_are_refused_and_stand_apart_after_a_sweep(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for device, pace in (("EPYC, 1 threads", 3.0), ("H100, chunk 8", 777.0)):
+        records.write(tmp_path, filed(cell("rise", "throughput", device=device), [pace]))
+    records.write(tmp_path, filed(cell("rise"), STEPS))
+    said = refused(capsys, tmp_path)
+    assert (
+        "timings of different devices (small_cnn on shapes: H100, chunk 8 (1 cell), EPYC, 1 threads (1 cell))" in said
+    )
+    assert "choose one with --device 'H100, chunk 8'" in said
+    assert leaderboard.main([str(tmp_path), "--device", "EPYC"]) == 0
+    printed = capsys.readouterr().out
+    assert "3" in printed
+    assert "777" not in printed
+    assert "srg ↑" in printed, "scores have no device"
+    text = report(tmp_path)
+    assert "cost · EPYC, 1 threads" in text
+    assert "cost · H100, chunk 8" in text
+
+
+def test_a_failure_of_another_version_makes_way_for_a_number(tmp_path: Path) -> None:
+    old, new = (Choice("rise", version=version) for version in "12")
+    records.write_error(tmp_path, cell(old), "broken then")
+    records.write_error(tmp_path, cell(old, "deletion"), "broken too")
+    records.write(tmp_path, filed(cell(new), STEPS))
+    text = " ".join(report(tmp_path).split())
+    assert "left out of small_cnn on shapes: 1 failed cell of other versions than those shown" in text
+    assert "broken then" not in text
+    assert "failed: deletion of rise@1: broken too" in text, "nothing else says what became of it"
+
+
+# --- LaTeX and HTML ---
+
+
+def adversary(root: Path) -> leaderboard.Board:
+    """A board with every sign that LaTeX or HTML could stumble over, and every kind of cell."""
+    for place, (name, role) in enumerate(
+        [
+            ("50%_of&#~^\\{}$", "method"),
+            ("<b>é≥ö中λΩ", "method"),
+            ("c", "method"),
+            ("zufällig", "null"),
+            ("o", "oracle"),
+        ]
+    ):
+        method = Choice(name, {"note": 'a | b "q" – ×', "masks": place})
+        if name == "o":
+            empty = {"absolute": [math.nan] * 20, "relative": [math.nan] * 20}
+            states = {each: ["not_applicable"] * 20 for each in empty}
+            records.write(root, record(cell(method, "completeness"), empty, states, role, "it makes no claim"))
+        for scale, metric in ((1, "srg"), (30_000, "infidelity"), (-1e-6, "completeness")):
+            names = [measure.name for measure in METRICS[metric][1]]
+            values = {each: scale * (np.array(STEPS) - 0.1 * place) for each in names}
+            if name == "c" and metric == "srg":
+                values["srg"][:3] = math.nan
+            records.write(root, record(cell(method, Choice(metric, {"unit": "patch_16"})), values, role=role))
+    records.write_error(root, cell("c", "deletion"), "out of memory: 5 % & more_ #1\nTraceback")
+    records.write(root, filed(cell("c", "throughput", device="GPU_1 & more"), [123456.0]))
+    return leaderboard.select(root, selection.Selection())
+
+
+def test_latex_says_what_the_table_says(tmp_path: Path) -> None:
+    for method, level, role in (
+        ("best", 0.9, "method"),
+        ("second", 0.8, "method"),
+        ("third", 0.2, "method"),
+        ("nil", 1.5, "null"),
+    ):
+        records.write(tmp_path, record(cell(method), {"srg": [level + step for step in STEPS]}, role=role))
+    board = leaderboard.select(tmp_path, selection.Selection())
+    text = latex.latex(board.summary, board.origins)
+    row = row_of(board.summary, "best", "srg")
+    half = f"{(row['high'] - row['low']) / 2:.3f}"
+    behind = rf"{{\tiny$\,\pm\,${half}}}\textsuperscript{{b}}"
+    assert rf"best & \textbf{{0.900}} & {behind} \\" in text
+    assert r"second & \underline{0.800} & " in text
+    assert r"third & 0.200 & " in text
+    assert "nil & 1.500 & " in text, "a null row is never the best"
+    assert text.index(r"\midrule" + "\n" + r"\multicolumn{3}{@{}l}{\textit{null rows") < text.index("nil & ")
+    assert r"srg~$\uparrow$" in text
+    assert "n = 20 images" in text
+    assert "which has 4 rows" in text
+    only = leaderboard.select(tmp_path, selection.Selection.parse(method="second,third"))
+    text = latex.latex(only.summary, only.origins)
+    assert r"\textbf{0.800}" in text, "best of the methods shown"
+    assert "which has 4 rows" in text
+
+
+def test_latex_is_ascii_and_large_tables_are_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    board = adversary(tmp_path)
+    monkeypatch.setattr(latex, "_LINES", 3)
+    text = latex.latex(board.summary, board.origins)
+    assert text.isascii()
+    assert r"50\%\_of\&\#\textasciitilde{}\textasciicircum{}\textbackslash{}\{\}\$" in text
+    assert r"$<$b$>$\'{e}$\geq$\"{o}\texttt{U+4E2D}$\lambda$$\Omega$" in text
+    assert "continued." in text
+    for word in ("failed", "missing", "17/20", "n/a", "out of memory: 5 \\% \\& more\\_ \\#1 Traceback"):
+        assert word in text, word
+    assert all(text.count(rf"\begin{{{each}}}") == text.count(rf"\end{{{each}}}") for each in ("table", "tabular"))
+
+
+@pytest.mark.pages
+def test_latex_compiles_in_a_plain_article(tmp_path: Path) -> None:
+    board = adversary(tmp_path)
+    many = [record(cell(f"method_{place:03d}"), {"srg": STEPS}) for place in range(80)]
+    for each in many:
+        records.write(tmp_path / "long", each)
+    long = leaderboard.select(tmp_path / "long", selection.Selection())
+    texts = [latex.latex(each.summary, each.origins) for each in (board, long)]
+    lines = [r"\documentclass{article}", r"\usepackage{booktabs}", r"\begin{document}", *texts, r"\end{document}"]
+    (tmp_path / "paper.tex").write_text("\n".join(lines), encoding="ascii")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")
+    assert done.returncode == 0, done.stdout[-3000:]
+    said = (tmp_path / "paper.log").read_text(errors="replace")
+    assert not [line for line in said.splitlines() if re.match(r"Overfull \\hbox|LaTeX Font Warning|.*too large", line)]
+
+
+def test_html_shows_every_kind_of_cell(tmp_path: Path) -> None:
+    board = adversary(tmp_path)
+    page = html_table.html("Leaderboard", ["`a` is the best"], board.summary, board.origins)
+    assert "<code>a</code> is the best" in page
+    assert "&lt;b&gt;é≥ö中" in page
+    assert "<b>é" not in page
+    found = pd.read_html(io.StringIO(page), flavor="lxml") if find_spec("lxml") else []
+    for word in ("failed", "missing", "17/20", "null rows: know nothing of the model", "oracle rows: know the truth"):
+        assert word in page, word
+    assert page.count("<table>") == page.count("</table>") == 4
+    assert not re.search(r"<script|<link|<img|https?:", page), "no network"
+    assert "unit=patch_16" in page
+    assert found == [] or len(found) == 4
+
+
+@pytest.mark.pages
+def test_html_in_a_browser(tmp_path: Path) -> None:
+    from playwright.sync_api import sync_playwright
+
+    board = adversary(tmp_path)
+    path = tmp_path / "page.html"
+    path.write_text(html_table.html("Leaderboard", [], board.summary, board.origins), encoding="utf-8")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 900, "height": 700})
+        problems: list[str] = []
+        asked: list[str] = []
+        page.on("console", lambda message: problems.append(message.text))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(path.as_uri())
+        assert page.locator("table").count() == 4
+        best = page.locator("tbody tr", has=page.locator("b")).first
+        assert best.locator("th").inner_text() == "50%_of&#~^\\{}$"
+        assert page.evaluate("document.documentElement.scrollWidth") <= 900, "wide tables scroll by themselves"
+        assert (problems, asked) == ([], [path.as_uri()])
+        browser.close()
 
 
 def test_command_explains_mistakes_in_one_sentence(
@@ -562,6 +878,9 @@ def test_command_explains_mistakes_in_one_sentence(
 
     assert "holds no records" in failed(str(tmp_path))
     assert "did you mean rise" in failed(str(results), "--method", "rize")
+    assert "did you mean srg" in failed(str(results), "--metric", "deletion,srgg")
+    assert "nothing is filed for them together" in failed(str(results), "--model", "small_vit", "--method", "lime")
+    assert "ends in none of csv, md" in failed(str(results), "--out", str(tmp_path / "table.docx"))
     path = records.write(tmp_path, record(cell("rise"), {"srg": [0.1, 0.2]}))
     whole = path.read_bytes()
     path.write_bytes(whole[:-20])

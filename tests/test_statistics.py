@@ -9,9 +9,19 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from benchmark import statistics
-from benchmark.statistics import bootstrap_interval, bootstrap_intervals, holm, paired_permutation, rank_groups
+from benchmark.statistics import (
+    bootstrap_interval,
+    bootstrap_intervals,
+    holm,
+    pair_tests,
+    paired_permutation,
+    rank_groups,
+    resampled_means,
+    wilcoxon,
+)
 
 
 def generator(seed: int = 0) -> np.random.Generator:
@@ -33,6 +43,19 @@ def test_interval_agrees_with_scipy(draw: str) -> None:
     ).confidence_interval
     width = theirs.high - theirs.low
     assert bootstrap_interval(values, resamples=100_000) == pytest.approx(tuple(theirs), abs=0.01 * width)
+
+
+@pytest.mark.parametrize(("images", "method"), [(99, "BCa"), (100, "percentile")])
+def test_interval_is_corrected_below_a_hundred_images(images: int, method: str) -> None:
+    """Skewed scores: the two methods differ by a tenth of the width."""
+    values = generator(20).standard_exponential(images) ** 2
+    limits = {
+        name: stats.bootstrap((values,), np.mean, n_resamples=50_000, method=name, rng=generator(2)).confidence_interval
+        for name in ("BCa", "percentile")
+    }
+    width = limits["BCa"].high - limits["BCa"].low
+    assert limits["BCa"].high - limits["percentile"].high > 0.05 * width
+    assert bootstrap_interval(values, resamples=50_000) == pytest.approx(tuple(limits[method]), abs=0.025 * width)
 
 
 def test_interval_of_zeros_and_ones_agrees_with_scipy() -> None:
@@ -82,6 +105,85 @@ def test_memory_blocks_do_not_change_numbers(monkeypatch: pytest.MonkeyPatch) ->
     whole = bootstrap_intervals(values, resamples=1000)
     monkeypatch.setattr(statistics, "_BLOCK", 30 * 17)
     np.testing.assert_allclose(bootstrap_intervals(values, resamples=1000), whole, rtol=1e-12)
+    p = paired_permutation(*values.T)
+    assert 0.01 < p < 0.99
+    monkeypatch.setattr(statistics, "_CACHE", 30 * 17)
+    assert paired_permutation(*values.T) == p
+
+
+# --- clusters ---
+
+
+def test_clusters_of_one_size_are_the_images_of_a_study_of_their_means() -> None:
+    values = generator(21).standard_exponential((30, 4))
+    labels = np.array([f"class {place}" for place in range(30)])
+    order = generator(22).permutation(120)
+    low, high = bootstrap_intervals(values.ravel()[order, None], clusters=np.repeat(labels, 4)[order])
+    # Labels sort as text, so the means are drawn in that order.
+    expected = bootstrap_interval(values[np.argsort(labels)].mean(1))
+    assert (low[0], high[0]) == pytest.approx(expected, rel=1e-9)
+
+
+def test_every_image_its_own_cluster_changes_nothing() -> None:
+    values = generator(23).standard_exponential((40, 2))
+    values[3, 1] = np.nan
+    np.testing.assert_array_equal(bootstrap_intervals(values, clusters=np.arange(40)), bootstrap_intervals(values))
+
+
+def test_clusters_of_unequal_size_by_hand() -> None:
+    """Clusters {0, 3} and {6}: of four equally likely draws two give the mean of all, one 1.5, one 6."""
+    means = resampled_means(np.array([[0.0], [3.0], [6.0]]), 40_000, seed=0, clusters=["a", "a", "b"])[:, 0]
+    values, counts = np.unique(means, return_counts=True)
+    assert values.tolist() == [1.5, 3, 6]
+    np.testing.assert_allclose(counts / 40_000, [0.25, 0.5, 0.25], atol=0.01)
+
+
+def test_interval_of_clusters_covers_what_that_of_images_misses() -> None:
+    """500 samples of 25 classes with 2 to 8 images each, which share most of their deviation; truth 0."""
+    sizes = generator(24).integers(2, 9, size=25)
+    classes = np.repeat(np.arange(25), sizes)
+    scores = generator(25).standard_normal((25, 500))[classes] + 0.5 * generator(26).standard_normal((sizes.sum(), 500))
+
+    def coverage(clusters: np.ndarray | None) -> float:
+        low, high = bootstrap_intervals(scores, resamples=1000, clusters=clusters)
+        return float(np.mean((low <= 0) & (high >= 0)))
+
+    assert 0.9 <= coverage(classes) <= 0.98
+    assert coverage(None) < 0.75
+
+
+def test_one_cluster_has_no_interval_and_labels_must_be_as_many_as_images() -> None:
+    assert np.isnan(bootstrap_intervals(np.arange(5.0)[:, None], clusters=["a"] * 5)).all()
+    with pytest.raises(ValueError, match="4 cluster labels for 5 images"):
+        resampled_means(np.zeros((5, 1)), 10, seed=0, clusters=["a"] * 4)
+
+
+def test_resamples_of_columns_are_paired_and_leave_nan_out() -> None:
+    a = generator(27).standard_normal(20)
+    gap = np.where(np.arange(20) < 19, np.nan, 7.0)
+    means = resampled_means(np.stack([a, a + 1, gap], axis=1), 1000, seed=0)
+    np.testing.assert_allclose(means[:, 1] - means[:, 0], 1)
+    # The only value is drawn with chance 1 - (19 / 20)^20 = 0.64, and is the mean then.
+    assert set(means[:, 2][~np.isnan(means[:, 2])]) == {7}
+    assert 0.59 <= np.mean(means[:, 2] == 7) <= 0.69
+
+
+def test_clusters_flip_together() -> None:
+    """Sums of clusters 3, -1, 2: of eight flips |+-3 +-1 +-2| >= 4 holds in four."""
+    a = [1.0, 2.0, -1.0, 0.5, 1.5]
+    assert paired_permutation(a, np.zeros(5), clusters=["a", "a", "b", "c", "c"]) == 0.5
+    assert paired_permutation([*a, np.nan], np.zeros(6), clusters=["a", "a", "b", "c", "c", "d"]) == 0.5
+
+
+def test_permutation_of_clusters_is_right_where_that_of_images_is_not() -> None:
+    """300 studies of 12 classes of 6 images, alike within a class, without a difference."""
+    classes = np.repeat(np.arange(12), 6)
+    studies = generator(28).standard_normal((300, 12))[:, classes] + 0.3 * generator(29).standard_normal((300, 72))
+    zeros = np.zeros(72)
+    together = [paired_permutation(study, zeros, clusters=classes) <= 0.05 for study in studies]
+    alone = [paired_permutation(study, zeros, permutations=500) <= 0.05 for study in studies]
+    assert 0.015 <= np.mean(together) <= 0.09
+    assert np.mean(alone) > 0.25
 
 
 # --- paired tests ---
@@ -125,15 +227,84 @@ def test_permutation_counts_ties_that_rounding_hides() -> None:
 
 
 def test_permutation_is_right_under_the_hypothesis() -> None:
-    p = statistics._sign_flips(generator(10).standard_normal((20, 1000)), permutations=2000, seed=0)
+    values = np.pad(generator(10).standard_normal((20, 1000)), ((0, 0), (0, 1)))
+    pairs = np.array([(column, 1000) for column in range(1000)])
+    p = statistics._sign_flips(values, pairs, permutations=2000, seed=0)
     assert 0.03 <= np.mean(p <= 0.05) <= 0.07
     assert stats.kstest(p, "uniform").statistic < 0.06
+
+
+def test_wilcoxon_by_enumeration() -> None:
+    a = generator(30).standard_normal(9) + 0.6
+    ranks = stats.rankdata(np.abs(a))
+    signs = 1 - 2 * ((np.arange(2**9)[:, None] >> np.arange(9)) & 1)
+    assert wilcoxon(a, np.zeros(9)) == pytest.approx(np.mean(np.abs(signs @ ranks) >= abs(np.sign(a) @ ranks)))
+
+
+def test_wilcoxon_ranks_zeros_and_leaves_them_out_of_the_sums() -> None:
+    """Pratt by hand, with the normal approximation: four zeros take the ranks 1 to 4."""
+    a = np.r_[np.zeros(4), generator(31).standard_normal(56) + 0.3]
+    ranks = np.r_[np.zeros(4), 4 + stats.rankdata(np.abs(a[4:]))]
+    z = (np.sign(a) @ ranks) / np.sqrt((ranks**2).sum())
+    assert wilcoxon(a, np.zeros(60)) == pytest.approx(2 * stats.norm.sf(abs(z)))
+    assert wilcoxon(np.r_[a, np.nan], np.zeros(61)) == wilcoxon(a, np.zeros(60))
+    assert wilcoxon(a, np.zeros(60)) != pytest.approx(wilcoxon(a[4:], np.zeros(56)))
+
+
+def test_wilcoxon_of_equal_scores_and_of_nothing() -> None:
+    assert wilcoxon([0.3, 0.4], [0.3, 0.4]) == 1
+    assert np.isnan(wilcoxon([np.nan, 1.0], [1.0, np.nan]))
+
+
+def test_holm_agrees_with_statsmodels() -> None:
+    p = generator(32).random(40) ** 3
+    np.testing.assert_allclose(holm(p), multipletests(p, method="holm")[1], rtol=1e-12)
 
 
 def test_holm_by_hand() -> None:
     np.testing.assert_allclose(holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
     np.testing.assert_allclose(holm([0.5, 0.9, 0.5]), 1)
     assert holm([]).shape == (0,)
+
+
+# --- pairs of a table ---
+
+
+def test_tests_of_pairs_are_single_tests() -> None:
+    values = generator(33).standard_normal((40, 6)) + np.array([0, 0, 0.2, 0.4, 0.5, 0.6])
+    values[:3, 2] = np.nan
+    values[5:9, 4] = np.nan
+    pairs = np.array(list(combinations(range(6), 2)))
+    single = [paired_permutation(values[:, i], values[:, j]) for i, j in pairs]
+    near = np.array(single) > 0.001
+    assert 5 < near.sum() < 15
+    np.testing.assert_allclose(pair_tests(values, pairs)[near], np.array(single)[near], rtol=1e-12)
+
+
+@pytest.mark.parametrize("draw", ["standard_normal", "standard_exponential", "standard_cauchy"])
+def test_pairs_far_apart_have_a_bound_that_no_exact_p_exceeds(draw: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every bound below 1 stands here, against all flips of 13 images; it is no wild one."""
+    monkeypatch.setattr(statistics, "PERMUTATIONS", 0)
+    shifts = np.repeat([0, 0.5, 1, 1.5, 2], 40)
+    values = np.c_[getattr(generator(34), draw)((13, 200)) + shifts, np.zeros(13)]
+    pairs = np.array([(column, 200) for column in range(200)])
+    bound = pair_tests(values, pairs)
+    exact = statistics._sign_flips(values, pairs, 0, seed=0)
+    assert np.sum(exact < bound) > 80
+    assert (exact <= bound).all()
+    # All images on one side: z = sqrt(13) for equal differences, exact p 2 / 2^13.
+    equal = pair_tests(np.ones((13, 2)) * [1, 0], np.array([[0, 1]]))
+    assert 2 / 2**13 < equal[0] < 6 * 2 / 2**13
+
+
+def test_pairs_far_apart_have_smaller_p_than_permutations_could_show() -> None:
+    values = generator(35).standard_normal((200, 2)) + np.array([1.0, 0.0])
+    p = pair_tests(values, np.array([[0, 1]]))[0]
+    assert stats.ttest_rel(*values.T).pvalue < 1e-9
+    assert p < 1e-9
+    # Equal scores, and no image in common.
+    apart = np.array([[1.0, 1.0, np.nan], [2.0, 2.0, np.nan], [np.nan, np.nan, 3.0]])
+    assert pair_tests(apart, np.array([[0, 1], [0, 2]])).tolist() == [1, 1]
 
 
 # --- groups ---
@@ -200,7 +371,7 @@ def test_groups_leave_missing_images_out_pair_by_pair() -> None:
 
 
 def test_groups_can_still_tell_many_rows_apart() -> None:
-    """With 40 rows a p value of 1 / 10,001 is not small enough after Holm, so more permutations are drawn."""
+    """With 40 rows a p value of 1 / 10,001, the least of 10,000 permutations, is not small enough after Holm."""
     scores = pd.DataFrame(0.1 * generator(14).standard_normal((30, 40)))
     scores[7] += 5
     groups = rank_groups(scores, higher_is_better=True)

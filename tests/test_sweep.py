@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from benchmark import records
+from benchmark.__main__ import _per_job
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = ("models=small_cnn", "datasets=digits", "datasets.n=6", "tracking=none", "threads=1")
@@ -246,6 +247,33 @@ def test_a_mistake_gets_one_sentence(arguments: list[str], sentence: str, tmp_pa
     assert any(sentence in line for line in lines), done.stderr
     assert "Traceback" not in done.stderr
     assert len(lines) <= 2
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("datasets=mnist,folder datasets.root=/a/b", "datasets=mnist,folder datasets.root=choice(/a/b)"),
+        ("methods=glob(*grad*) methods.samples=8", "methods=glob(*grad*) methods.samples=choice(8)"),
+        ("datasets=mnist,folder datasets.n=4,8 datasets.root='a b'", None),
+        ("datasets=mnist datasets.root=/a", "datasets=mnist datasets.root=/a"),
+        ("models=a,b datasets.root=/a +datasets.x=1 metrics=[srg,road]", None),
+        ("--config-dir=x=y models=a,b models.size=[3,8,8]", "--config-dir=x=y models=a,b models.size=choice([3,8,8])"),
+    ],
+)
+def test_options_of_swept_choices_wait_for_each_job(given: str, expected: str | None) -> None:
+    """The default choice need not have them; nothing else is touched."""
+    expected = expected or given.replace("datasets.root='a b'", "datasets.root=choice('a b')")
+    assert _per_job(re.split(r" (?!b')", given)) == re.split(r" (?!b')", expected)
+
+
+def test_one_option_for_several_data_sets(tmp_path: Path) -> None:
+    """The default data set has no root; a name that no data set has is still a mistake."""
+    settings = ("models=small_cnn", "models.dataset=shapes", "datasets=folder,csv", "methods=random")
+    done = benchmark(*settings, "datasets.root=/nowhere/at/all", folder=tmp_path)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: datasets.root=/nowhere/at/all")]
+    assert len(lines) == 2
+    done = benchmark(*settings, "datasets.rot=/nowhere/at/all", folder=tmp_path)
+    assert "datasets.rot is no option of what was chosen" in done.stderr
 
 
 def test_help_says_what_can_be_chosen(tmp_path: Path) -> None:

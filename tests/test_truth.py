@@ -276,6 +276,7 @@ def test_the_shipped_network_has_learned_the_contributions() -> None:
 
 def test_without_shipped_weights_a_network_is_trained_once(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("benchmark.embedded.WEIGHTS", tmp_path / "shipped")
     trained = []
 
     def instead(name: str, task: str, out: Path) -> None:

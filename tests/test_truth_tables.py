@@ -61,7 +61,7 @@ def shortcut(
 class TestValidity:
     def table(self) -> pd.DataFrame:
         best = {"a": 3.0, "b": 2.0, "c": 1.0, "d": 0.0}
-        found = [record(name, truth.REFERENCE, {truth.REFERENCE: value}) for name, value in best.items()]
+        found = [record(name, "srg_rendered", {"srg": value}) for name, value in best.items()]
         found += [record(name, "srg", {"srg": value}) for name, value in best.items()]
         found += [record(name, "deletion", {"deletion": value}, higher=False) for name, value in best.items()]
         # One of the six pairs the other way: tau = (5 - 1) / 6.
@@ -69,7 +69,7 @@ class TestValidity:
         found += [record(name, "saco", {"saco": value}) for name, value in swapped.items()]
         found += [record(name, "entropy", {"entropy": value}, higher=None) for name, value in best.items()]
         # Nulls are no part of the order.
-        found += [record("random", metric, {metric: 9.0}, role="null") for metric in ("srg", truth.REFERENCE)]
+        found += [record("random", metric, {"srg": 9.0}, role="null") for metric in ("srg", "srg_rendered")]
         return truth.validity_table(found).set_index("column")
 
     def test_is_tau_to_the_rendered_order(self) -> None:

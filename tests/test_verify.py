@@ -18,7 +18,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file, save_file
 
-from benchmark import certify, integrity, leaderboard, plugins, recipes, records, run, subjects, verify
+from benchmark import certify, integrity, leaderboard, merge, plugins, recipes, records, run, subjects, verify
 from benchmark.cells import Cell, Choice
 from benchmark.certificate import SHIPPED
 from benchmark.choices import CONF
@@ -163,7 +163,7 @@ def test_a_sweep_passes_digit_by_digit(swept: Path, verified) -> None:
     assert "--trust my_metrics" in text
     measures = {"deletion": 1, "insertion": 1, "srg": 1, "infidelity": 2, "completeness": 2}
     assert counts["rows recomputed"] == counts["exact"] >= 2 * IMAGES * sum(measures.values())
-    assert counts["tables checked"] == 4
+    assert counts["tables checked"] == 10
     assert {path: path.stat().st_mtime_ns for path in swept.rglob("*")} == before
 
 
@@ -182,6 +182,40 @@ def test_the_draw_can_be_repeated(swept: Path, verified) -> None:
     # One row is recomputed with its batch: of 3 images or of 1.
     assert one[2]["rows recomputed"] in (1, 2, 3, 4, 6, 12)
     assert verified(swept, "--rows", "0")[2]["rows recomputed"] == 0
+
+
+def test_a_submission_is_checked_against_its_manifest(results: Path, tmp_path: Path, verified, capsys) -> None:
+    submission = tmp_path / "submission"
+    assert merge.main([str(results), "--out", str(submission)]) == 0
+    capsys.readouterr()
+    code, text, counts = verified(submission, "--rows", "0")
+    assert code == 0, text
+    assert (counts["files in manifest"], counts["records checked"]) == (CELLS, CELLS)
+    assert "files in manifest" not in verified(results, "--rows", "0")[1]
+
+    path = record(submission, "random", "srg")
+    whole = path.read_bytes()
+    edit(path, raise_first, digest=True)  # whole, and with a digest that fits
+    code, text, _ = verified(submission, "--rows", "0")
+    assert code == 1
+    assert f"refused: {path}: its SHA-256 is not the one that manifest.json states" in text
+    path.unlink()
+    assert f"refused: {path}: manifest.json lists it, and it is not there" in verified(submission, "--rows", "0")[1]
+    path.write_bytes(whole[:-100])
+    assert f"refused: {path}: " in verified(submission, "--rows", "0")[1]
+    path.write_bytes(whole)
+    assert verified(submission, "--rows", "0")[0] == 0
+    extra = submission / "notes.txt"
+    extra.write_text("we win")
+    code, text, _ = verified(submission, "--rows", "0")
+    assert code == 1
+    assert f"refused: {extra}: manifest.json does not list it" in text
+    extra.unlink()
+    sealed = submission / "manifest.json"
+    sealed.write_text(sealed.read_text().replace('"records": 14', '"records": 15'))
+    code, text, _ = verified(submission, "--rows", "0")
+    assert code == 1
+    assert f"refused: {sealed}: what it says of counts, environments is not what its files say" in text
 
 
 def test_an_edited_value_is_found_without_computing(results: Path, verified) -> None:

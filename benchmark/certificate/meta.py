@@ -6,13 +6,13 @@ They run over every metric of conf/metrics that scores images, on one subject wh
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from benchmark import randomness
+from benchmark import randomness, units
 from benchmark.baselines import Absence
 from benchmark.certificate import subjects
 from benchmark.certificate.checks import Check, build, check, outcome
@@ -34,12 +34,21 @@ def _weight() -> Tensor:
 
 
 def window(count: int) -> Known:
-    """Additive and moderate: f reads a window, mostly for and a little against, and neither saturates nor vanishes."""
+    """Additive and moderate: f reads a window, mostly for and a little against, and neither saturates nor vanishes.
+
+    The window is a scene of four parts, two columns each, on black; the first matters little.
+    """
     weight = _weight()
     masks = (weight[0] != 0).expand(count, -1, -1)
     model = Scored(lambda inputs: (inputs * weight).sum((1, 2, 3)) - 0.5)
     pixels = subjects.images(count, 3, SIDE, SIDE, seed=23)
-    return known("window", model, pixels, lambda b: weight * (b.inputs - b.baseline), masks=masks, chunk=512)
+    found = known("window", model, pixels, lambda b: weight * (b.inputs - b.baseline), masks=masks, chunk=512)
+    parts = torch.zeros(count, SIDE, SIDE, dtype=torch.int64)
+    parts[:, 5:12, 4:12] = torch.tensor([1, 3, 3, 4, 1, 4, 2, 2])
+    empty = found.batch.inputs.masked_fill(parts.unsqueeze(1) > 0, 0.0)
+    even = units.spread(units.pooled(found.truth.sum(1), parts), parts) * (parts > 0)
+    truth = torch.stack([even, torch.zeros_like(even)], 1)
+    return replace(found, batch=replace(found.batch, parts=parts, empty=empty, truth=truth))
 
 
 def contributions(subject: Known, metric: Metric) -> Tensor:
@@ -141,11 +150,12 @@ def nulls(name: str) -> Iterator[Check]:
 def degraded(name: str) -> Iterator[tuple[str, float, list[float]]]:
     """(measure, Kendall's tau, means) of explainers from the exact contributions to pure noise, in ten steps.
 
-    tau is 1 where every step towards noise costs score, for measures of faithfulness and localisation that rank.
+    tau is 1 where every step towards noise costs score, for measures of faithfulness, localisation and known truth that
+    rank.
     """
     metric = build(name)
     ranked = [measure for measure in metric.measures if measure.ranked and measure.higher_is_better is not None]
-    if metric.family not in ("faithfulness", "localisation") or not ranked or metric.per != "image":
+    if metric.family not in ("faithfulness", "localisation", "truth") or not ranked or metric.per != "image":
         return
     subject = window(24)
     truth = contributions(subject, metric)

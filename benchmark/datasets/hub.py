@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
 from benchmark.datasets.listed import Entry, Listed
 from benchmark.errors import UserError, unknown
+from benchmark.pretrained import knock
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +79,7 @@ class Hub(Listed):
         here = Path(self.repo).is_dir()
         try:
             if self.download and not here:
-                _knock(constants.ENDPOINT)
+                knock(constants.ENDPOINT)
             with _offline(not self.download):
                 rows = library.load_dataset(self.repo, self.config, split=self.split, revision=self.revision)
         except Exception as error:  # of the library, of the hub and of each format
@@ -112,11 +111,3 @@ def _offline(wanted: bool) -> Iterator[None]:
         yield
     finally:
         config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = before
-
-
-def _knock(url: str) -> None:
-    """Raise OSError within seconds where no server answers: the library itself tries for half a minute."""
-    try:
-        urlopen(Request(url, method="HEAD"), timeout=5).close()
-    except HTTPError as error:
-        error.close()
