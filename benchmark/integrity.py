@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmark import compare, leaderboard, records
+from benchmark import compare, leaderboard, records, truth
 from benchmark.cells import digest
 from benchmark.errors import UserError
 from benchmark.plugins import targets
@@ -128,6 +128,8 @@ def of_tables(root: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
                 Path(folder, entry.name).symlink_to(entry)
         try:
             written = dict.fromkeys(leaderboard.write_tables(Path(folder)), "leaderboard")
+            if (root / "tables" / "truth.md").exists():
+                written |= dict.fromkeys(truth.write(Path(folder)), "truth")
             for filed in sorted((root / "tables").glob("compare-*.csv")):
                 try:
                     written |= dict.fromkeys(compare.again(Path(folder), filed), "compare")

@@ -240,6 +240,24 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(map(str, cells))} |"
 
 
+def write(root: Path) -> list[Path]:
+    """Write `truth.md` with all tables, and each as `.csv`, under `<root>/tables/`.
+
+    Raises:
+        UserError: there is no record that says anything of the truth, one is damaged, or the folder cannot be written.
+    """
+    found = list(records.read_all(root))
+    tables = {name: table for name, make in TABLES.items() if len(table := make(found))}
+    if not tables:
+        raise UserError(
+            f"{root} holds no records of srg_rendered, shortcut_mass or object_mass on drawn scenes: "
+            "expected the folder of python -m benchmark +sweeps=truth"
+        )
+    texts = {"truth.md": markdown(tables)}
+    texts |= {f"{name}.csv": table.to_csv(index=False, float_format="%.6g") for name, table in tables.items()}
+    return [_written(root / "tables" / name, text) for name, text in texts.items()]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m benchmark.truth DIR`: print the tables and write them to DIR/tables/."""
     parser = argparse.ArgumentParser(
@@ -250,22 +268,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("root", metavar="DIR", nargs="?", type=Path, default=Path("results"), help="default: results")
     options = parser.parse_args(arguments)
     try:
-        found = list(records.read_all(options.root))
-        tables = {name: table for name, make in TABLES.items() if len(table := make(found))}
-        if not tables:
-            raise UserError(
-                f"{options.root} holds no records of {REFERENCE}, shortcut_mass or object_mass on drawn scenes: "
-                "expected the folder of python -m benchmark +sweeps=truth"
-            )
-        text = markdown(tables)
-        paths = [_written(options.root / "tables" / "truth.md", text)]
-        for name, table in tables.items():
-            lines = table.to_csv(index=False, float_format="%.6g")
-            paths.append(_written(options.root / "tables" / f"{name}.csv", lines))
+        paths = write(options.root)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    print(text, *(f"written: {path}" for path in paths), sep="\n")
+    print(paths[0].read_text(encoding="utf-8"), *(f"written: {path}" for path in paths), sep="\n")
     return 0
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmark import records, truth
+from benchmark import integrity, records, truth
 from benchmark.cells import Cell, Choice
 from benchmark.protocols import Measure
 from benchmark.records import Record
@@ -169,3 +169,17 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert page in capsys.readouterr().out
     table = pd.read_csv(tmp_path / "tables" / "shortcuts.csv").set_index("method")
     assert table["auroc"].to_dict() == {"sees": 1.0, "edges": 0.5, "blind": 0.0}
+
+
+def test_tables_are_checked_against_the_records(tmp_path: Path) -> None:
+    for each in TestShortcuts().found():
+        records.write(tmp_path, each)
+    written = truth.write(tmp_path)
+    checked, faults = integrity.of_tables(tmp_path)
+    assert set(written) <= set(checked)
+    assert not faults
+    table = tmp_path / "tables" / "shortcuts.csv"
+    table.write_text(table.read_text().replace(",1,1,1", ",0.9,1,1"))
+    [(path, fault)] = integrity.of_tables(tmp_path)[1]
+    assert path == table
+    assert "python -m benchmark.truth" in fault
