@@ -47,7 +47,8 @@ def draw(root: Path, subject: Subject, count: int = 6) -> list[Path]:
 def overlays(subject: Subject, maps: Tensor) -> list[tuple[str, np.ndarray]]:
     """The first images of `subject` under their `maps (k, C, H, W)`, each with a caption and at least 128 pixels wide.
 
-    Colours are whole numbers `(H, W, 3)` from 0 to 255. A map in which there is nothing to see is flat grey, and its caption says so.
+    Colours are whole numbers `(H, W, 3)` from 0 to 255. A map in which there is nothing to see is flat grey, and its
+    caption says so.
     """
     values = reduce_channels(maps).numpy()
     found = []

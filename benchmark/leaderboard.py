@@ -23,9 +23,8 @@ from benchmark.html_table import html
 from benchmark.latex import latex
 from benchmark.mixing import Failed
 from benchmark.provenance import Origins, origins
-from benchmark.records import Record
 from benchmark.selection import Selection
-from benchmark.tables import heading, markdown, terminal
+from benchmark.tables import markdown, terminal
 
 _LEGEND = (
     "`0.412 [0.381, 0.443] ab` is the mean over images, the 95 % bootstrap interval of that mean "
@@ -69,22 +68,6 @@ class Board:
     summary: pd.DataFrame
     origins: Origins
     left_out: Sequence[str] = ()
-
-
-def tables(found: Iterable[Record], root: Path) -> dict[str, pd.DataFrame]:
-    """For trackers: the tidy `leaderboard` and `cost`, and by `<dataset> <model>` the ranked means, a row a method."""
-    scored, failed, _ = take(found, [], certified(root))
-    if not scored:
-        return {}
-    summary = _newest(scored, failed)[0].summary
-    named = dict(_apart(summary))
-    for (dataset, model), part in summary[summary["family"] != COST].groupby(["dataset", "model"], sort=False):
-        rows = part.drop_duplicates("method")[["method", "role"]].set_index("method")
-        rows["n"] = part.groupby("method")["total"].max()
-        for name, column in part.groupby("column", sort=False):
-            rows[heading(str(name), column.iloc[0])] = column.set_index("method")["mean"]
-        named[f"{dataset} {model}"] = rows.reset_index()
-    return named
 
 
 def tidy(root: Path) -> pd.DataFrame:

@@ -190,7 +190,7 @@ def _agreement(tidy: pd.DataFrame, columns: pd.DataFrame, model: str, dataset: s
         & ~columns["family"].isin([COST, UNCERTIFIED])
     ]
     scores = {
-        str(name): (wide(methods, model, dataset, str(name)), True)
+        str(name): (wide(methods, model, dataset, str(name)), bool(fact["higher_is_better"]))
         for name, fact in ranking.iterrows()
     }
     scores = {name: (found.dropna(axis=1, how="all"), sign) for name, (found, sign) in scores.items()}

@@ -163,8 +163,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_intermixed_args(arguments)
     if options.images < 0:
         parser.error("--images must be 0 or more")
+    places = dict(place.partition("=")[::2] for place in options.places)
+    for name in places:
+        if name not in ("datasets.root", "models.checkpoint", "models.path", "models.cache_dir"):
+            parser.error(f"{name} is no place: expected datasets.root=DIR, models.checkpoint=FILE or models.path=FILE")
     try:
-        places = dict(place.partition("=")[::2] for place in options.places)
         path = write_report(options.root, options.out, options.images, places)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

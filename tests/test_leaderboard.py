@@ -534,22 +534,6 @@ def test_report_shows_the_asked_pairs_by_their_whole_choice(tmp_path: Path) -> N
     assert report(tmp_path, [(Choice("small_cnn", version="9"), asked)]) == ""
 
 
-def test_tables_for_trackers(tmp_path: Path) -> None:
-    steps = np.tile([-0.01, 0.01], 10)
-    found = [
-        record(cell("random"), {"srg": steps}, role="null"),
-        record(cell("rise"), {"srg": 0.4 + steps}),
-        record(cell("rise", "throughput", device="cpu"), {"images_per_second": [1234.56]}),
-    ]
-    named = leaderboard.tables(found, tmp_path)
-    assert list(named) == ["leaderboard", "cost", "shapes small_cnn"]
-    wide = named["shapes small_cnn"]
-    assert list(wide) == ["method", "role", "n", "srg ↑"]
-    assert list(wide["method"]) == ["rise", "random"]
-    assert wide["srg ↑"].tolist() == pytest.approx([0.4, 0.0])
-    assert leaderboard.tables([], tmp_path) == {}
-
-
 def test_command_prints_tables_and_paths(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(path for path in results.rglob("*") if "tables" not in path.parts)
     assert leaderboard.main([str(results)]) == 0

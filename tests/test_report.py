@@ -455,7 +455,7 @@ def test_filters_by_text_role_family_and_pair(opened: Page) -> None:
     opened.locator("#family").select_option("")
     assert opened.locator("#tables article:visible").count() == 1
     opened.locator("#pair").select_option("net on shapes")
-    assert opened.locator("#tables article:visible h3").all_inner_texts() == ["net on shapes"]
+    assert opened.locator("#tables article:visible h3").all_text_contents() == ["net on shapes"]
     opened.locator("#pair").select_option("all")
     assert opened.locator("#tables article:visible").count() == 2
 
@@ -504,6 +504,7 @@ def test_an_image_shows_all_methods(opened: Page, read: Results) -> None:
     drill.get_by_role("button", name="next").click()
     assert uid not in drill.locator("select").first.locator("option:checked").inner_text()
     drill.get_by_text("All scores of this image").click()
+    drill.locator("table tbody tr").first.wait_for()
     assert drill.locator("table tbody tr").count() == 5
     assert drill.locator("table thead th").count() == 1 + len(behind.columns)
 
@@ -514,7 +515,7 @@ def test_maps_are_seen(browser: Browser, folder: Path, tmp_path: Path) -> None:
     page = browser.new_page()
     page.goto(write_report(tmp_path).as_uri())
     page.locator("tr[data-method=alpha] td[data-at=srg]:visible").click()
-    page.wait_for_timeout(200)
+    page.wait_for_function("[...document.querySelectorAll('dialog img')].every((image) => image.complete)")
     maps = page.get_by_role("dialog").get_by_role("img", name="Map of alpha on image-")
     assert maps.count() == 3
     for place in range(3):
@@ -612,4 +613,7 @@ def test_two_hundred_rows_and_thirty_metrics_are_quick(browser: Browser, tmp_pat
         }"""
     )
     assert took < 2000
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": 1045, "height": 740})
+    assert page.evaluate("document.querySelector('table.board').getBoundingClientRect().width") <= 1045
     page.close()

@@ -230,6 +230,10 @@ def test_summary_is_that_of_the_tables(tmp_path: Path) -> None:
     assert found["cost/throughput.images_per_second"] == 80.0
     assert [found[f"scoring/{what}"] for what in ("seconds", "forwards", "backwards")] == [1.5, 9, 3]
 
+    endless = record("auroc", "localisation", [(*"ab", float("inf"), "ok", None), ("c", "b", 0.5, "ok", None)])
+    found = overviews.group([endless]).summary
+    assert (found["localisation/auroc.b"], found["localisation/auroc.b/invalid"]) == (0.5, 1)
+
     random = np.random.default_rng(0)
     scored = [
         record("auroc", "localisation", [(str(i), "auroc", random.random(), "ok", None) for i in range(30)], method)
@@ -276,7 +280,7 @@ def test_curves_are_means_over_valid_images() -> None:
 
 
 def many(dataset: str = "shapes") -> list[list[Record]]:
-    """Four methods and a null row: `one` and `two` rank them in opposite orders, `slow` is best, `worst` no use."""
+    """Four methods and a null row: `one` and `two` rank them in opposite orders, `three` nearly as `one` does."""
     speeds = {"slow": 1.0, "middle": 10.0, "quick": 100.0, "worst": 5.0, "random": 1000.0}
     level = {"slow": 0.8, "middle": 0.6, "quick": 0.4, "worst": 0.2, "random": 0.1}
     draws = np.random.default_rng(1).normal(size=12) / 50
@@ -285,11 +289,14 @@ def many(dataset: str = "shapes") -> list[list[Record]]:
         which: dict[str, Any] = {"role": "null" if method == "random" else "method", "dataset": dataset}
         one = [(f"i{i:02}", "one", level[method] + draw, "ok", None) for i, draw in enumerate(draws)]
         two = [(uid, "two", value, status, curve) for uid, _, value, status, curve in one]
+        swapped = {"quick": "middle", "middle": "quick"}.get(method, method)
+        three = [(f"i{i:02}", "three", level[swapped] + draw, "ok", None) for i, draw in enumerate(draws)]
         timing = [("-", "images_per_second", speed, "ok", None)]
         found.append(
             [
                 record("one", "faithfulness", one, method, **which),
                 record("two", "faithfulness", two, method, higher=False, **which),
+                record("three", "faithfulness", three, method, **which),
                 record("throughput", "cost", timing, method, **which),
             ]
         )
@@ -300,8 +307,8 @@ def test_sweep_has_a_table_a_column_agreements_and_fronts(tmp_path: Path) -> Non
     file_all(tmp_path, *many(), *many("digits"))
     shown = swept(tmp_path)
     assert shown.config["methods"] == ["middle", "quick", "random", "slow", "worst"]
-    assert shown.counts == {"ok": 30}
-    columns = ("one", "two", "throughput.images_per_second")
+    assert shown.counts == {"ok": 40}
+    columns = ("one", "two", "three", "throughput.images_per_second")
     assert set(shown.tables) == {("small_cnn", dataset, name) for dataset in ("digits", "shapes") for name in columns}
     best = shown.tables["small_cnn", "shapes", "one"]
     assert best["method"].tolist() == ["slow", "middle", "quick", "worst", "random"]
@@ -313,7 +320,8 @@ def test_sweep_has_a_table_a_column_agreements_and_fronts(tmp_path: Path) -> Non
 
     found = shown.agreements["small_cnn", "shapes"]
     assert found.tau.loc["one", "two"] == -1.0
-    assert sorted(found.order) == ["one", "two"]
+    assert found.tau.loc["one", "three"] == pytest.approx(2 / 3), "one of six pairs the other way round"
+    assert abs(found.order.index("one") - found.order.index("three")) == 1
 
     front = shown.fronts["small_cnn", "shapes", "throughput.images_per_second"].set_index("method")
     assert list(front.index) == ["quick", "middle", "worst", "slow"], "from the fastest; a null row explains nothing"
@@ -461,25 +469,27 @@ def test_leaderboard_has_tables_charts_figures_page_and_records(
     (found,) = runs(root)
     shown = swept(root)
     assert (found["run"].run_group, found["run"].job_type) == (sweep_name(root), "leaderboard")
-    assert found["config"]["metrics"] == ["one", "throughput", "two"]
-    assert found["summary"]["cells/ok"] == 15
+    assert found["config"]["metrics"] == ["one", "three", "throughput", "two"]
+    assert found["summary"]["cells/ok"] == 20
 
     for place, expected in shown.tables.items():
         columns, rows = table(found, "/".join(("leaderboard", *place)))
         assert columns == list(expected.columns)
         assert rows == expected.astype(object).where(expected.notna(), None).to_numpy().tolist()
     columns, rows = table(found, "means/small_cnn/shapes")
-    assert columns == ["method", "role", "one ↑", "two ↓", "throughput.images_per_second ↑"]
-    assert [row[0] for row in rows] == ["slow", "middle", "quick", "worst", "random"]
+    assert columns[:2] == ["method", "role"]
+    assert set(columns[2:]) == {"one ↑", "two ↓", "three ↑", "throughput.images_per_second ↑"}
+    assert {row[0] for row in rows} == {"slow", "middle", "quick", "worst", "random"}
 
     tidy = leaderboard.tidy(root).query("role == 'method'")
-    direct = agreement({name: (wide(tidy, "small_cnn", "shapes", name), name == "one") for name in ("one", "two")})
+    names = list(dict.fromkeys(place[2] for place in shown.tables))[:-1]
+    direct = agreement({name: (wide(tidy, "small_cnn", "shapes", name), name != "two") for name in names})
     columns, rows = table(found, "agreement/small_cnn/shapes")
     assert columns == ["metric", *direct.order]
     assert rows == [[name, *direct.tau.loc[name, list(direct.order)]] for name in direct.order]
     columns, rows = table(found, "agreement_intervals/small_cnn/shapes")
     assert columns == ["metric", "other", "tau", "low", "high"]
-    assert len(rows) == 4
+    assert len(rows) == 9
     assert all(
         row[2:] == [frame.loc[row[0], row[1]] for frame in (direct.tau, direct.low, direct.high)] for row in rows
     )

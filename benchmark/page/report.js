@@ -16,6 +16,9 @@
     return node;
   }
 
+  /** A name that may go on in the next line behind a `_` or `.`. */
+  const breakable = (name) => name.split(/(?<=[_.])/).flatMap((part) => [part, make("wbr")]);
+
   const written = (value) => {
     if (value === null || value === undefined) return "–";
     const size = Math.abs(value);
@@ -114,7 +117,7 @@
     const [role, family] = [id("role").value, id("family").value];
     const fits = (method) => method.toLowerCase().includes(text);
     let shown = 0, total = 0;
-    all("table.board").forEach((table) => {
+    all("table.board[data-of]").forEach((table) => {
       const visible = pair === "all" || table.dataset.of === pair;
       for (const body of table.tBodies) {
         body.hidden = Boolean(role) && body.dataset.role !== role;
@@ -253,7 +256,7 @@
       if (known.length && column.better) figures[0].querySelector("b").className = "best-value";
       if (!table.open) return;
       const best = pair.columns.map(({ name, better }) => better ? Math.max(...rows.map((row) => score(row, name)).filter((value) => value !== null).map((value) => better * value)) : NaN);
-      const head = make("tr", {}, make("th", { scope: "col", "data-kind": "text" }, "method"), ...pair.columns.map(({ name, better }) => make("th", { scope: "col" }, `${name}${["", " ↑"][Number(better > 0)]}${["", " ↓"][Number(better < 0)]}`)));
+      const head = make("tr", {}, make("th", { scope: "col", "data-kind": "text" }, "method"), ...pair.columns.map(({ name, better }) => make("th", { scope: "col" }, ...breakable(name + { "1": "\u00a0↑", "-1": "\u00a0↓", "0": "" }[better]))));
       const lines = rows.map((row) => make("tr", {}, make("th", { scope: "row" }, pair.methods[row]), ...pair.columns.map(({ name, better }, index) => {
         const value = score(row, name);
         return make("td", value !== null && better * value === best[index] ? { class: "best" } : {}, make("b", {}, written(value)));
@@ -278,7 +281,7 @@
   // ---- start
 
   document.documentElement.classList.add("js");
-  all("table.board").forEach((table) => { sortable(table); walkable(table); });
+  all("table.board[data-of]").forEach((table) => { sortable(table); walkable(table); });
   all("[data-drill]").forEach((node, place) => drills.push(drilled(node, place)));
   const tools = document.querySelector(".tools");
   tools.hidden = false;
