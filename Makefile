@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: run test lint bench slow gallery
+.PHONY: run test lint pages bench slow gallery
 
 run: .venv/ready                ## the default sweep: leaderboard, records, tables, figures
 	$(BIN)/python -m benchmark
@@ -13,6 +13,9 @@ lint: .venv/ready               ## style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+pages: .venv/ready              ## what needs Chromium, or pdflatex: the report, tables in HTML and LaTeX
+	$(BIN)/python -m pytest -m pages
 
 bench: .venv/ready              ## time against the bare passes through the model
 	$(BIN)/python -m pytest -m speed --benchmark-columns=median,iqr,rounds

@@ -11,15 +11,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import griffe
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from omegaconf import OmegaConf
 
+from benchmark.choices import CONF, choices
+
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
-from benchmark.choices import CONF, choices  # noqa: E402
-
 TITLES = {
     "methods": "Methods",
     "metrics": "Metrics",
@@ -125,10 +124,20 @@ def _help(module: str) -> str:
 def _python() -> Iterator[str]:
     yield from ("# Python", "", "What a method or metric of your own meets, and what a notebook may call.")
     for title, (module, names) in PYTHON.items():
+        found = griffe.load(module, search_paths=[ROOT])
         yield from ("", f"## {title}")
         for name in names:
             yield from ("", f"### {module}.{name} {{#{module}.{name}}}", "", f"::: {module}.{name}", "    options:")
-            yield from ("      show_signature: true", "      members: true")
+            yield from ("      show_signature: true", f"      members: {_spoken_of(found[name])}")
+
+
+def _spoken_of(described: griffe.Object) -> list[str]:
+    """Methods and properties with a docstring; fields stand in the docstring of their class."""
+    return [
+        name
+        for name, member in described.members.items()
+        if member.docstring and (member.is_function or "property" in member.labels)
+    ]
 
 
 def _anchor(name: str) -> str:
