@@ -25,6 +25,8 @@ from benchmark.frames import COST, assemble, identity, take, wide
 from benchmark.records import Record
 from benchmark.statistics import RESAMPLES, bootstrap_interval, bootstrap_intervals
 
+FEWEST = 10
+"""Of fewer methods the order under a metric says too little to be judged."""
 REFERENCE = "srg_rendered.srg"
 """The column that metrics are held against: SRG with scenes drawn anew in place of perturbed images."""
 
@@ -53,6 +55,8 @@ _TEXTS = {
 def validity_table(found: Iterable[Record]) -> pd.DataFrame:
     """How well each metric orders methods as the re-rendered truth does: a row a model, data set and column.
 
+    Columns that score fewer than ten methods are left out.
+
     Columns: dataset, model, column, family, tau, low, high, methods (how many were ordered).
     """
     scored = list(found)
@@ -73,6 +77,7 @@ def validity_table(found: Iterable[Record]) -> pd.DataFrame:
         result = validity(columns, REFERENCE)
         result.insert(0, "family", facts["family"].reindex(result.index))
         result["methods"] = [columns[name][0].notna().any().sum() for name in result.index]
+        result = result[result["methods"] >= FEWEST]
         rows.append(result.rename_axis("column").reset_index().assign(dataset=dataset, model=model))
     if not rows:
         return pd.DataFrame()

@@ -60,24 +60,25 @@ def shortcut(
 
 class TestValidity:
     def table(self) -> pd.DataFrame:
-        best = {"a": 3.0, "b": 2.0, "c": 1.0, "d": 0.0}
+        best = {f"method{place}": float(place) for place in range(truth.FEWEST)}
         found = [record(name, "srg_rendered", {"srg": value}) for name, value in best.items()]
         found += [record(name, "srg", {"srg": value}) for name, value in best.items()]
         found += [record(name, "deletion", {"deletion": value}, higher=False) for name, value in best.items()]
-        # One of the six pairs the other way: tau = (5 - 1) / 6.
-        swapped = best | {"a": 2.0, "b": 3.0}
+        # One of the 45 pairs the other way: tau = (44 - 1) / 45.
+        swapped = best | {"method0": 1.0, "method1": 0.0}
         found += [record(name, "saco", {"saco": value}) for name, value in swapped.items()]
         found += [record(name, "entropy", {"entropy": value}, higher=None) for name, value in best.items()]
+        found += [record(name, "completeness", {"completeness": best[name]}) for name in list(best)[1:]]
         # Nulls are no part of the order.
-        found += [record("random", metric, {"srg": 9.0}, role="null") for metric in ("srg", "srg_rendered")]
+        found += [record("random", metric, {"srg": 99.0}, role="null") for metric in ("srg", "srg_rendered")]
         return truth.validity_table(found).set_index("column")
 
     def test_is_tau_to_the_rendered_order(self) -> None:
         tau = self.table()["tau"]
-        assert tau.to_dict() == pytest.approx({"srg": 1.0, "deletion": -1.0, "saco": 2 / 3})
+        assert tau.to_dict() == pytest.approx({"srg": 1.0, "deletion": -1.0, "saco": 43 / 45})
 
     def test_counts_methods(self) -> None:
-        assert self.table()["methods"].tolist() == [4, 4, 4]
+        assert self.table()["methods"].tolist() == [10, 10, 10], "nine are too few"
 
     def test_needs_the_reference(self) -> None:
         assert truth.validity_table([record("a", "srg", {"srg": 1.0})]).empty
