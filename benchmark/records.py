@@ -95,7 +95,8 @@ def read(path: Path) -> Record:
         UserError: the file is no record, or one of a format that this version does not know.
     """
     try:
-        table = pq.read_table(path, partitioning=None, page_checksum_verification=True)
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:  # a third of the time of read_table
+            table = file.read(use_threads=False)
         metadata = json.loads(table.schema.metadata[_METADATA])
         known = metadata.pop("format", None) == _FORMAT
         cell = Cell.from_dict(metadata.pop("cell")) if known else None

@@ -55,11 +55,11 @@ _TEXTS = {
 def validity_table(found: Iterable[Record]) -> pd.DataFrame:
     """How well each metric orders methods as the re-rendered truth does: a row a model, data set and column.
 
-    Columns that score fewer than ten methods are left out.
+    Columns that score fewer than ten methods are left out, and the halves that the reference is made of.
 
     Columns: dataset, model, column, family, tau, low, high, methods (how many were ordered).
     """
-    scored = list(found)
+    scored = [record for record in found if not _half(record)]
     if not scored:
         return pd.DataFrame()
     tidy = assemble(*take(scored, ()))
@@ -82,6 +82,12 @@ def validity_table(found: Iterable[Record]) -> pd.DataFrame:
     if not rows:
         return pd.DataFrame()
     return pd.concat(rows)[["dataset", "model", "column", "family", "tau", "low", "high", "methods"]]
+
+
+def _half(record: Record) -> bool:
+    """Whether it is a deletion or an insertion of scenes drawn anew, of which the reference is the difference."""
+    metric = record.cell.metric
+    return metric.params.get("baseline") == "empty" and metric.name.startswith(("deletion", "insertion"))
 
 
 def shortcut_table(found: Iterable[Record]) -> pd.DataFrame:
@@ -246,7 +252,10 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def write(root: Path) -> list[Path]:
-    """Write `truth.md` with all tables, and each as `.csv`, under `<root>/tables/`.
+    """Write `truth.md` with all tables, and each as `.csv`, under `<root>/tables/`, and `<root>/figures/validity.png`.
+
+    Returns:
+        The paths of the tables.
 
     Raises:
         UserError: there is no record that says anything of the truth, one is damaged, or the folder cannot be written.
@@ -260,7 +269,12 @@ def write(root: Path) -> list[Path]:
         )
     texts = {"truth.md": markdown(tables)}
     texts |= {f"{name}.csv": table.to_csv(index=False, float_format="%.6g") for name, table in tables.items()}
-    return [_written(root / "tables" / name, text) for name, text in texts.items()]
+    paths = [_written(root / "tables" / name, text) for name, text in texts.items()]
+    if "validity" in tables:
+        from benchmark.validity_picture import picture
+
+        picture(root / "figures" / "validity.png", tables["validity"])
+    return paths
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from benchmark import integrity, records, truth
 from benchmark.cells import Cell, Choice
@@ -59,7 +60,7 @@ def shortcut(
 
 
 class TestValidity:
-    def table(self) -> pd.DataFrame:
+    def found(self) -> list[Record]:
         best = {f"method{place}": float(place) for place in range(truth.FEWEST)}
         found = [record(name, "srg_rendered", {"srg": value}) for name, value in best.items()]
         found += [record(name, "srg", {"srg": value}) for name, value in best.items()]
@@ -71,7 +72,10 @@ class TestValidity:
         found += [record(name, "completeness", {"completeness": best[name]}) for name in list(best)[1:]]
         # Nulls are no part of the order.
         found += [record("random", metric, {"srg": 99.0}, role="null") for metric in ("srg", "srg_rendered")]
-        return truth.validity_table(found).set_index("column")
+        return found
+
+    def table(self) -> pd.DataFrame:
+        return truth.validity_table(self.found()).set_index("column")
 
     def test_is_tau_to_the_rendered_order(self) -> None:
         tau = self.table()["tau"]
@@ -79,6 +83,15 @@ class TestValidity:
 
     def test_counts_methods(self) -> None:
         assert self.table()["methods"].tolist() == [10, 10, 10], "nine are too few"
+
+    def test_page_and_picture(self, tmp_path: Path) -> None:
+        for each in self.found():
+            records.write(tmp_path, each)
+        page = truth.write(tmp_path)[0].read_text()
+        assert "| metric | mean | additive small_cnn |" in page
+        assert "| saco | 0.96 | 0.96 [0.96, 0.96] |" in page
+        with Image.open(tmp_path / "figures" / "validity.png") as picture:
+            assert picture.width == 1600
 
     def test_needs_the_reference(self) -> None:
         assert truth.validity_table([record("a", "srg", {"srg": 1.0})]).empty
