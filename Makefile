@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: run test lint pages bench slow gallery
+.PHONY: run test lint pages bench slow gallery docs
 
 run: .venv/ready                ## the default sweep: leaderboard, records, tables, figures
 	$(BIN)/python -m benchmark
@@ -27,7 +27,10 @@ gallery: .venv/ready            ## maps of every method, and how far they are fr
 	$(BIN)/python -m benchmark.explain datasets=photos datasets.n=1 datasets.seed=75 out=docs/images
 	$(BIN)/python -m tests.parity docs/parity.md
 
-slow: .venv/ready               ## retrain the small CNN from scratch
+docs: .venv/ready               ## the documentation site, without a network: build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -f docs/site/mkdocs.yml
+
+slow: .venv/ready               ## what takes minutes: a small CNN trained from scratch, long commands of the pages
 	$(BIN)/python -m pytest -m slow
 
 # Exactly the packages that were tested, by hash; torch and torchvision in one command, so that their builds fit.

@@ -11,19 +11,19 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import ceil, isfinite, nan
+from math import ceil, isfinite, isnan, log2, nan
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
 
 from benchmark import leaderboard, records
 from benchmark.comparison import TESTS, Test, compare, images_needed
 from benchmark.comparison_tables import latex, markdown, terminal
 from benchmark.errors import UserError, unknown
 from benchmark.frames import COST, FACTS, identity, labels, ordered_columns, wide
+from benchmark.selection import split
 from benchmark.statistics import PERMUTATIONS, bootstrap_intervals, holm, paired_permutation
 
 ALPHA = 0.05
@@ -99,7 +99,7 @@ def answer(tidy: pd.DataFrame, question: Question) -> pd.DataFrame:
             version.
     """
     asked = _asked(tidy, question)
-    own = asked[asked["method"] == question.method]
+    own = asked[(asked["method"] == question.method) & (asked["family"] != COST)]
     if own.empty:
         raise UserError(f"{question.method} has no record of what is asked for: widen --model, --dataset or --metric")
     _refuse(asked, tidy, question)
@@ -121,9 +121,8 @@ def _asked(tidy: pd.DataFrame, question: Question) -> pd.DataFrame:
 
 
 def _places(own: pd.DataFrame) -> Iterator[Any]:
-    """Model, data set and column of every cell of the method, in the order of tables; no costs."""
-    scores = own[own["family"] != COST]
-    for (dataset, model), part in scores.groupby(["dataset", "model"], sort=True):
+    """Model, data set and column of every cell in `own`, in the order of tables."""
+    for (dataset, model), part in own.groupby(["dataset", "model"], sort=True):
         columns = ordered_columns(part.drop_duplicates("column").set_index("column")[FACTS])
         yield from columns.reset_index().assign(model=str(model), dataset=str(dataset)).itertuples()
 
@@ -255,19 +254,22 @@ def _judged(rows: Sequence[dict[str, Any]], test: Test) -> Sequence[dict[str, An
             a, b = row["scores"]
             row["p"] = paired_permutation(a, b, permutations)
     for row, p in zip(family, holm([row["p"] for row in family]), strict=True):
-        more = images_needed(row["effect"], ALPHA / len(family)) - row["images"]
+        level = ALPHA / len(family)
+        # However large the effect is, all signs alike on n images have the p value 2 / 2^n.
+        fewest = ceil(log2(2 / level))
+        more = max(images_needed(row["effect"], level), fewest) - row["images"]
         row |= {"p_holm": p, "more_images": max(more, 0.0), "verdict": _verdict(p, _direction(row), more)}
     return rows
 
 
 def _direction(row: Mapping[str, Any]) -> int:
     """1 where the test speaks for the method, -1 where against, 0 where the mean says otherwise than its ranks."""
-    sign = int(np.sign(row["effect"]))
+    sign = int(np.nan_to_num(np.sign(row["effect"])))  # one image has no effect size
     if row["test"] == "permutation":
         return sign
     gain = np.subtract(*row["scores"])
-    gain = gain[~np.isnan(gain) & (gain != 0)] * (1 if row["higher_is_better"] else -1)
-    return sign if sign == np.sign(np.sum(np.sign(gain) * rankdata(np.abs(gain)))) else 0
+    gain = gain[~np.isnan(gain)] * (1 if row["higher_is_better"] else -1)
+    return sign if sign == np.sign(np.sum(np.sign(gain) * pd.Series(np.abs(gain)).rank().to_numpy())) else 0
 
 
 def _verdict(p: float, direction: int, more: float) -> str:
@@ -293,7 +295,9 @@ def _costs(asked: pd.DataFrame, question: Question) -> Iterator[dict[str, Any]]:
         for rival in question.rivals:
             row = {"kind": "cost", "model": model, "dataset": dataset, "method": question.method, "rival": rival}
             row |= {"family": COST, "higher_is_better": False, "verdict": "", "reason": ""}
-            yield row | {"column": "passes an image"} | _ratio(passes[question.method], passes[rival])
+            unknown_passes = isnan(passes[question.method]) and isnan(passes[rival])
+            said = {"reason": "options do not say how many, and none were counted"} if unknown_passes else {}
+            yield row | {"column": "passes an image"} | _ratio(passes[question.method], passes[rival]) | said
             own, other = (seconds.get(each, {}) for each in (question.method, rival))
             for device in sorted(set(own) & set(other)):
                 yield row | {"column": f"seconds an image on {device}"} | _ratio(own[device], other[device])
@@ -381,11 +385,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def split(text: str) -> list[str]:
-    """Names between commas; those inside the brackets of a label belong to it."""
-    return [name.strip() for name in re.split(r",(?![^(]*\))", text) if name.strip()]
-
-
 def _question(tidy: pd.DataFrame, options: argparse.Namespace) -> Question:
     """What the options ask, in labels."""
     method, *rivals = (_one(tidy, name, options.root) for name in (options.method, *options.against))
@@ -394,9 +393,25 @@ def _question(tidy: pd.DataFrame, options: argparse.Namespace) -> Question:
     if method in rivals:
         raise UserError(f"{method} cannot be compared with itself")
     models, datasets = (_several(tidy, axis, getattr(options, axis)) for axis in ("model", "dataset"))
-    return Question(
+    question = Question(
         method, tuple(dict.fromkeys(rivals)), models, datasets, _columns(tidy, options.metric), options.test
     )
+    _refuse_lacking(tidy, question, options)
+    return question
+
+
+def _refuse_lacking(tidy: pd.DataFrame, question: Question, options: argparse.Namespace) -> None:
+    """Raise if a model, data set or metric that the options name has no score of the method."""
+    asked = _asked(tidy, question)
+    own = asked[(asked["method"] == question.method) & (asked["family"] != COST)]
+    for axis in ("model", "dataset", "metric"):
+        for name in getattr(options, axis) or ():
+            meant = _columns(tidy, [name]) if axis == "metric" else _several(tidy, axis, [name])
+            if not own["column" if axis == "metric" else axis].isin(meant or ()).any():
+                raise UserError(
+                    f"{question.method} has no record of {axis} {name} among what is asked for: compute it with "
+                    "python -m benchmark, or leave it out"
+                )
 
 
 def _one(tidy: pd.DataFrame, name: str, root: Path) -> str:

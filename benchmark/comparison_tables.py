@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmark.latex import escaped
+from benchmark.latex import escaped, number
 
 _MOST_DECIMALS = 6
 _MOST_COLUMNS = 5  # as many as fit a page
@@ -98,8 +98,8 @@ def _rival(rows: pd.DataFrame, rival: str) -> str:
 
 def _mean(rows: pd.DataFrame, mean: float, half: float) -> str:
     decimals = _decimals(rows)
-    text = _number(mean, decimals).replace("-", "$-$", 1)
-    return f"{text} & " + ("" if isnan(half) else rf"{{\tiny$\,\pm\,${_number(half, decimals)}}}")
+    text = number(_number(mean, decimals))
+    return f"{text} & " + ("" if isnan(half) else rf"{{\tiny$\,\pm\,${number(_number(half, decimals))}}}")
 
 
 def _escaped(text: str) -> str:

@@ -97,7 +97,8 @@ def _images(subject: Subject, count: int) -> list[np.ndarray]:
 
 def _captions(subject: Subject, count: int) -> list[str]:
     """The class that is explained, and what the model gives it."""
-    names = subject.model.class_names or subject.dataset.classes
+    theirs = subject.dataset.classes or ()  # which a model of other classes does not predict
+    names = subject.model.class_names or (theirs if len(theirs) == subject.model.classes else ())
     probabilities = torch.cat([batch.logits for batch in subject.batches])[:count].softmax(1)
     targets = torch.cat([batch.targets for batch in subject.batches])[:count]
     captions = []

@@ -122,9 +122,9 @@ def of_tables(root: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
     if not Path(root, "tables").is_dir():
         return checked, faults
     with tempfile.TemporaryDirectory() as folder:
-        # All but the tables, so that the tables are written there from the same files.
+        # All but what is written with the tables, so that it is written there from the same files.
         for entry in root.resolve().iterdir():
-            if entry.name != "tables":
+            if entry.name not in ("tables", "figures"):
                 Path(folder, entry.name).symlink_to(entry)
         try:
             written = dict.fromkeys(leaderboard.write_tables(Path(folder)), "leaderboard")

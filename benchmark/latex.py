@@ -215,7 +215,7 @@ def _tabular(
 def _cell(entry: Entry, span: int) -> str:
     if entry.word:
         return rf"\multicolumn{{{span}}}{{c}}{{{escaped(entry.word)}}}"
-    mean = _number(entry.mean)
+    mean = number(entry.mean)
     if entry.place:
         mean = rf"\textbf{{{mean.replace('$', _BOLD, 1)}}}" if entry.place == 1 else rf"\underline{{{mean}}}"
     return mean if span == 1 else f"{mean} & {_behind(entry)}"
@@ -223,12 +223,12 @@ def _cell(entry: Entry, span: int) -> str:
 
 def _behind(entry: Entry) -> str:
     """What stands behind the mean: half its interval, letters, how many images."""
-    half = rf"{{\tiny$\,\pm\,${_number(entry.half)}}}" if entry.half else ""
+    half = rf"{{\tiny$\,\pm\,${number(entry.half)}}}" if entry.half else ""
     letters = rf"\textsuperscript{{{escaped(entry.letters)}}}" if entry.letters else ""
     return half + letters + (rf"~{{\tiny {entry.count}}}" if entry.count else "")
 
 
-def _number(text: str) -> str:
+def number(text: str) -> str:
     """`-0.058` with the minus of mathematics, `2.32e+04` as a power of ten."""
     digits, _, power = text.partition("e")
     sign, digits = ("$-$", digits[1:]) if digits.startswith("-") else ("", digits)

@@ -93,7 +93,7 @@ def read(root: Path) -> dict[str, Any] | None:
         known = filed["format"] == _FORMAT
         if known and not all(isinstance(filed[name], dict) for name in ("files", "counts", "versions", "certificate")):
             raise ValueError("it does not list files, counts, versions and the certificate")
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is no manifest of this project, or damaged: {' '.join(str(error).split())}") from error
     if not known:
         raise UserError(f"{path} has a format that this version cannot read (expected {_FORMAT})")

@@ -89,6 +89,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted: every file that is there is whole; the same command goes on from there", file=sys.stderr)
+        return 130
     print(*_report(united, options.folders), f"written: {written}", sep="\n")
     return 0
 
@@ -170,6 +173,8 @@ def _check_places(folders: Sequence[Path], out: Path | None) -> None:
         if Path(folders[0], manifest.NAME).exists():
             raise UserError(f"{folders[0]} is a submission, which its manifest closes: write a new one with --out DIR")
         return
+    if out.resolve() == Path.cwd():
+        raise UserError(f"--out {out} is the folder that this runs in: --out needs a new folder")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is there already: --out needs a new folder")
     if inside := next((folder for folder in resolved if folder in out.resolve().parents), None):
@@ -210,6 +215,8 @@ def _conflict(record: Record, first: Record) -> str:
     if list(then.index) != list(now.index):
         return "the same images in another order"
     off = [_distance(*pair) for pair in zip(then.itertuples(index=False), now.itertuples(index=False), strict=True)]
+    if not any(off):
+        return ""  # 0 and -0 have other digests
     worst = int(np.argmax(off))
     uid, measure = then.index[worst]
     amount = f"by {off[worst]:.3g}" if math.isfinite(off[worst]) else "in more than a number"

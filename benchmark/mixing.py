@@ -96,10 +96,8 @@ def newest(scored: Sequence[Scored], failed: Sequence[Failed]) -> tuple[list[Sco
     kept, left_out = list(scored), []
     for find in (versions, images):
         for mixture in find(kept):
-            (last, *older), gone = (
-                mixture.kinds,
-                {id(one) for cells in list(mixture.kinds.values())[1:] for one in cells},
-            )
+            last, *older = mixture.kinds
+            gone = {id(one) for name in older for one in mixture.kinds[name]}
             kept = [one for one in kept if id(one) not in gone]
             counts = [_counted(mixture.kinds[name], name) for name in older]
             left_out.append(f"left out of {mixture.table}: {', '.join(counts)}, older than {last}")

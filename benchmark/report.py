@@ -129,8 +129,10 @@ def _pictured(
     from benchmark.page.pictures import pictures  # torch takes seconds to import, and tables do without
 
     found = pictures(results, board.pair, behind.uids, shown, places)
+    targets = sorted(set(behind.targets.values()))
     names = dict(enumerate(found.classes or ()))
-    named = {target: names[target] for target in sorted(set(behind.targets.values())) if target in names}
+    # A model that predicts a class which the data set does not have has other classes altogether.
+    named = {target: names[target] for target in targets} if set(targets) <= set(names) else {}
     return {"data": given | {"pictures": found.images, "maps": found.maps, "classes": named}, "remarks": found.remarks}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
@@ -11,6 +10,22 @@ from benchmark.cells import Cell, Choice
 from benchmark.errors import UserError, unknown
 from benchmark.frames import AXES, Labels, Scored, identity
 from benchmark.mixing import Failed, kind
+
+
+def split(names: str) -> tuple[str, ...]:
+    """Names with commas between them; those inside brackets belong to a label.
+
+    >>> split("rise(masks=512, keep=[0.1, 0.5]), srg")
+    ('rise(masks=512, keep=[0.1, 0.5])', 'srg')
+    """
+    found, depth = [""], 0
+    for sign in names:
+        depth += (sign in "([") - (sign in ")]")
+        if sign == "," and depth <= 0:
+            found.append("")
+        else:
+            found[-1] += sign
+    return tuple(name.strip() for name in found if name.strip())
 
 
 @dataclass(frozen=True)
@@ -30,11 +45,7 @@ class Selection:
 
     @classmethod
     def parse(cls, model: str = "", dataset: str = "", method: str = "", metric: str = "", device: str = "") -> Self:
-        """From names with commas between them; those inside brackets belong to a label."""
-
-        def split(names: str) -> tuple[str, ...]:
-            return tuple(name.strip() for name in re.findall(r"(?:[^,(\[]|\([^)]*\)|\[[^\]]*\])+", names))
-
+        """From names as of `split`."""
         return cls(split(model), split(dataset), split(method), split(metric), device)
 
     def resolve(self, scored: Sequence[Scored], failed: Sequence[Failed], names: Labels) -> Meant:

@@ -16,12 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
 
-from benchmark import records
+from benchmark import mixing, records
 from benchmark.agreement import validity
 from benchmark.errors import UserError
-from benchmark.frames import COST, assemble, identity, take, wide
+from benchmark.frames import COST, assemble, identity, labels, take, wide
 from benchmark.records import Record
 from benchmark.statistics import RESAMPLES, bootstrap_interval, bootstrap_intervals
 
@@ -55,14 +54,16 @@ _TEXTS = {
 def validity_table(found: Iterable[Record]) -> pd.DataFrame:
     """How well each metric orders methods as the re-rendered truth does: a row a model, data set and column.
 
-    Columns that score fewer than ten methods are left out, and the halves that the reference is made of.
+    Columns that score fewer than ten methods are left out, and the halves that the reference is made of. Of several
+    versions those filed last are taken.
 
     Columns: dataset, model, column, family, tau, low, high, methods (how many were ordered).
     """
     scored = [record for record in found if not _half(record)]
     if not scored:
         return pd.DataFrame()
-    tidy = assemble(*take(scored, ()))
+    kept, failed, _ = mixing.newest(take(scored, ())[0], ())
+    tidy = assemble(kept, failed, labels(one.cell for one in kept))
     tidy = tidy[(tidy["role"] == "method") & (tidy["family"] != COST) & tidy["higher_is_better"].notna()]
     rows = []
     for (dataset, model), table in tidy.groupby(["dataset", "model"], sort=True):
@@ -140,9 +141,17 @@ def contrast_table(found: Iterable[Record]) -> pd.DataFrame:
 
 
 def _rows(found: Iterable[Record], dataset: str, metric: str) -> pd.DataFrame:
-    """All rows of a metric on a data set with what tells the cells apart."""
-    kept = [each for each in found if each.cell.dataset.name == dataset and each.cell.metric.name == metric]
-    _, _, names = take(kept, ())
+    """All rows of a metric on a data set with what tells the cells apart; of its versions and seeds the last filed.
+
+    Raises:
+        UserError: scenes were scored twice, on lists that overlap.
+    """
+    made: dict[str, list[Record]] = {}
+    for each in found:
+        if each.cell.dataset.name == dataset and each.cell.metric.name == metric:
+            made.setdefault(identity(each.cell, "metric"), []).append(each)
+    kept = max(made.values(), key=lambda same: max(map(_filed, same)), default=[])
+    names = labels(each.cell for each in kept)
     parts = []
     for record in kept:
         cell = record.cell
@@ -150,7 +159,14 @@ def _rows(found: Iterable[Record], dataset: str, metric: str) -> pd.DataFrame:
         facts = {"model": cell.model.name, "network": identity(cell, "model"), "method": label}
         facts |= {"role": record.facts["role"], "split": cell.dataset.params["split"]}
         parts.append(record.rows.assign(**facts, label=cell.dataset.params.get("label")))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    rows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    if parts and rows.duplicated(["network", "method", "split", "label", "uid", "measure"]).any():
+        raise UserError(f"{dataset} has several lists of the same scenes: keep the records of each in its own folder")
+    return rows
+
+
+def _filed(record: Record) -> str:
+    return str(record.facts.get("environment", {}).get("created", ""))
 
 
 def _scenes(mass: pd.Series, uses: bool, split: str) -> pd.Series:
@@ -171,7 +187,7 @@ def _spearman(a: pd.Series, b: pd.Series) -> float:
     """NaN where either is constant or there are fewer than three networks."""
     if len(a) < 3 or a.isna().any() or np.ptp(a) == 0 or np.ptp(b) == 0:
         return np.nan
-    return float(np.corrcoef(rankdata(a), rankdata(b.loc[a.index]))[0, 1])
+    return float(np.corrcoef(a.rank(), b.loc[a.index].rank())[0, 1])
 
 
 def _auroc(used: pd.Series, unused: pd.Series) -> dict[str, float]:

@@ -204,6 +204,16 @@ def test_where_mean_and_ranks_point_apart_it_is_said(root: Path) -> None:
     assert row["verdict"] == "different, but mean and ranks point apart"
 
 
+def test_images_without_a_difference_take_the_lowest_ranks(root: Path) -> None:
+    """As in the test itself (Pratt): sixty gains outweigh thirty losses that are hardly larger (else 1830 : 2265)."""
+    gains = np.r_[np.zeros(300), np.linspace(1.0, 1.1, 60), np.linspace(-1.2, -1.3, 30)]
+    file(root, cell("new", dataset="tied"), gains)
+    file(root, cell("old", dataset="tied"), np.zeros(390))
+    row = line(asked(root, "old", datasets=("tied",), test="wilcoxon"), "srg", "old", "tied")
+    assert row["p"] < 0.05
+    assert row["verdict"] == "better"
+
+
 def test_images_without_a_score_are_left_out_in_pairs(tmp_path: Path) -> None:
     a, b = scores(0.3, 0), scores(0.0, 1)
     a[:3], b[2:5] = np.nan, np.nan
@@ -333,6 +343,7 @@ def test_what_the_method_was_not_asked_for_is_not_compared(root: Path) -> None:
         (("new", "--against", "old", "--dataset", "shape"), "dataset shape does not exist; did you mean shapes?"),
         (("new", "--against", "old", "--metric", "deletoin"), "metric deletoin does not exist; did you mean deletion?"),
         (("new", "--against", "old", "--metric", "throughput"), "metric throughput does not exist"),
+        (("new", "--against", "old", "--metric", ","), "new has no record of what is asked for"),
     ],
 )
 def test_mistakes_get_one_sentence(arguments, sentence: str, root: Path, compared) -> None:
@@ -341,6 +352,44 @@ def test_mistakes_get_one_sentence(arguments, sentence: str, root: Path, compare
     assert text.startswith("error: ")
     assert sentence in text
     assert text.count("\n") == 1
+
+
+def test_what_is_named_is_compared_or_refused(root: Path, compared) -> None:
+    """A column of the rivals alone must not drop out of a comparison that names it."""
+    remove(root, cell("new", "deletion"))
+    code, text = compared(root, "new", "--against", "old", "--dataset", "shapes", "--metric", "srg,deletion")
+    assert (code, text.count("\n")) == (2, 1)
+    assert text.startswith("error: new has no record of metric deletion among what is asked for")
+    assert compared(root, "new", "--against", "old", "--metric", "srg,deletion")[0] == 0
+    remove(root, cell("new", dataset="digits"))
+    remove(root, cell("new", "deletion", dataset="digits"))
+    code, text = compared(root, "new", "--against", "old", "--dataset", "shapes,digits", "--metric", "srg")
+    assert (code, text.count("\n")) == (2, 1)
+    assert text.startswith("error: new has no record of dataset digits")
+
+
+def test_timings_alone_are_not_compared(root: Path, compared) -> None:
+    """As they would be no answer, and there is no score to hold against another one."""
+    for method in ("swift", "old"):
+        file(root, cell(method, "throughput", device="cpu"), [5])
+    code, text = compared(root, "swift", "--against", "old")
+    assert (code, text.count("\n")) == (2, 1)
+    assert text.startswith("error: swift has no record of what is asked for")
+
+
+@pytest.mark.parametrize("test", ["permutation", "wilcoxon"])
+def test_few_images_are_no_difference_shown(test: Any, tmp_path: Path, compared) -> None:
+    """One image has no spread, and no test of signs says anything at 5 % before the sixth."""
+    for method, values in (("new", [0.5]), ("old", [0.2])):
+        file(tmp_path, cell(method), values)
+    code, text = compared(tmp_path, "new", "--against", "old", "--test", test)
+    assert code == 0, text
+    assert "no difference shown\n" in text
+    for images, words in ((2, "no difference shown; 4 more images would be needed"), (6, "better")):
+        for method, gain in (("new", 0.3), ("old", 0.0)):
+            file(tmp_path, cell(method, dataset=f"of {images}"), gain + 0.01 * np.arange(images))
+        row = line(asked(tmp_path, "old", datasets=(f"of {images}",), test=test), "srg", "old", f"of {images}")
+        assert row["verdict"] == words
 
 
 def test_a_name_of_several_rows_is_refused_newest_first(root: Path, compared) -> None:
@@ -352,10 +401,6 @@ def test_a_name_of_several_rows_is_refused_newest_first(root: Path, compared) ->
     code, text = compared(root, "mine@1+a", "--against", "old,mine@1+c")
     assert code == 0, text
     assert (root / "tables" / "compare-mine_1_a.md").exists()
-
-
-def test_names_between_commas_keep_their_brackets() -> None:
-    assert compare.split("rise(masks=512, p=0.5),lime, shap") == ["rise(masks=512, p=0.5)", "lime", "shap"]
 
 
 # --- what is printed and written ---
@@ -393,6 +438,14 @@ def test_the_row_of_latex(root: Path) -> None:
     assert r"\multicolumn{2}{c}{srg~$\uparrow$}" in text
     assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 1
     assert text.isascii()
+
+
+def test_powers_of_ten_in_latex(root: Path) -> None:
+    for method, size in (("new", 3e-10), ("old", 1e-10)):
+        file(root, cell(method, dataset="small"), size * scores(1, len(method)))
+    row = next(each for each in compare.latex(asked(root, "old", datasets=("small",))).splitlines() if "new & " in each)
+    assert row.count(r"$\cdot10^{-10}$") == row.count(r"$\cdot10^{-12}$") == 1
+    assert "e-" not in row.replace(r"\textsuperscript", "")
 
 
 @pytest.mark.pages

@@ -578,6 +578,8 @@ def test_a_selection_is_printed_and_written_where_it_is_asked(
 def test_names_of_a_selection() -> None:
     parse = selection.Selection.parse
     assert parse(method="rise, lime(a=1, b=[2, 3]),ig@2").method == ("rise", "lime(a=1, b=[2, 3])", "ig@2")
+    for label in ("noise(n=2, of=f(x))", "noise(of=f(x, y), n=2)"):
+        assert parse(method=f"{label},, rise").method == (label, "rise")
     few, many = (Choice("rise", {"masks": masks}) for masks in (8, 64))
     found = [record(cell(method, "infidelity"), {"beta_1": [1.0], "beta_optimal": [1.0]}) for method in (few, many)]
     scored, failed, names = frames.take(found, [])

@@ -172,6 +172,17 @@ def test_curves_are_compared_too(folders: tuple[Path, Path], merged) -> None:
     assert "5 of 5 differ, most srg of image-0, by 0.5" in text
 
 
+def test_the_sign_of_a_zero_is_no_contradiction(folders: tuple[Path, Path], merged) -> None:
+    """Two processors may leave either; the first image of each made-up record scores 0."""
+    one, other = folders
+    record = records.read(records.record_path(one, cell("rise")))
+    record.rows.loc[0, "value"] = -0.0
+    records.write(other, record)
+    code, text = merged(one, other)
+    assert code == 0, text
+    assert "in several folders with equal rows, kept once: 2" in text
+
+
 def test_times_are_no_contradiction(folders: tuple[Path, Path], tmp_path: Path, merged) -> None:
     timing = cell("rise", "throughput", device="cpu")
     for folder, shift in zip(folders, (0.5, 0.7), strict=True):
@@ -294,6 +305,43 @@ def test_mistakes_get_one_sentence(arguments, sentence: str, folders: tuple[Path
     assert text.count("\n") == 1
 
 
+def test_the_folder_that_it_runs_in_is_no_place(folders: tuple[Path, Path], tmp_path, merged, monkeypatch) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    code, text = merged(*folders, "--out", ".")
+    assert (code, text) == (2, "error: --out . is the folder that this runs in: --out needs a new folder\n")
+
+
+@pytest.mark.parametrize("out", [True, False])
+def test_an_interrupted_merge_leaves_whole_files(
+    out: bool, folders: tuple[Path, Path], tmp_path: Path, merged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C while the second file is half copied; the same command goes on."""
+    one, other = folders
+    for method in ("sobel", "constant"):
+        file(other, cell(method))
+    copy, copied = shutil.copyfile, []
+
+    def interrupted(source: Path, place: Path) -> None:
+        copied.append(copy(source, place))
+        if len(copied) > 1:
+            Path(place).write_bytes(b"half")
+            raise KeyboardInterrupt
+
+    arguments = (one, other, *(("--out", tmp_path / "all") if out else ()))
+    monkeypatch.setattr(shutil, "copyfile", interrupted)
+    code, text = merged(*arguments)
+    assert (code, text.count("\n")) == (130, 1)
+    assert text.startswith("interrupted: ")
+    assert not list(tmp_path.rglob(".*"))
+    assert not (tmp_path / "all").exists()
+    assert len(list(records.read_all(one))) == (2 if out else 3)
+    monkeypatch.setattr(shutil, "copyfile", copy)
+    assert merged(*arguments)[0] == 0
+    assert len(list(records.read_all(tmp_path / "all" if out else one))) == 5
+
+
 # --- the manifest ---
 
 
@@ -353,6 +401,7 @@ def forget(filed: dict[str, Any]) -> None:
         (lambda root: records.record_path(root, cell("rise")).unlink(), "lists it, and it is not there"),
         (lambda root: file(root, cell("shap")), "manifest.json does not list it"),
         (lambda root: (root / "read.me").write_text("x"), "manifest.json does not list it"),
+        (lambda root: (root / "manifest.json").write_text("[" * 10**5), "is no manifest of this project, or damaged"),
         (lambda root: (root / "records" / "link").symlink_to(root.parent / "one"), "it is a link"),
         (lambda root: swap(records.record_path(root, cell("random"))), "its SHA-256 is not the one"),
         (edit(forget), "manifest.json does not list it"),
@@ -489,6 +538,7 @@ def test_the_workflow_accepts_a_submission(leaderboard_repository: Path, tmp_pat
     [
         (change_published, "published files are never changed"),
         (contradict, "it has the key of submissions/baselines"),
+        (lambda root: (submit(root) / "manifest.json").unlink(), "it has no manifest.json"),
     ],
 )
 def test_the_workflow_refuses_a_forgery(change, sentence: str, leaderboard_repository: Path, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from benchmark import records
 from benchmark.attributions import Entry
 from benchmark.cells import Cell, Choice
 from benchmark.errors import UserError
-from benchmark.page import charts, results
+from benchmark.page import charts, rankings, results
 from benchmark.page.boards import boards
 from benchmark.page.pictures import pictures
 from benchmark.page.results import Results
@@ -276,6 +276,41 @@ def test_scores_behind_a_cell(read: Results) -> None:
     undefined = [uid for uid, _ in given["images"]].index("image-0")
     assert given["values"]["relevance_mass"][row][undefined] is None
     assert given["values"]["relevance_mass"][given["methods"].index("gamma")] is None
+
+
+def test_ties_alone_have_words(tmp_path: Path) -> None:
+    """Neither Friedman's p nor tau is defined for them."""
+    for dataset, steps in (("digits", 0.0), ("shapes", 0.1)):
+        for place, method in enumerate(("alpha", "beta", "gamma")):
+            values = np.full((4, 1), steps * place)
+            single = [Measure("srg", True, (-1, 1))]
+            records.write(tmp_path, record(method, Choice("srg", version="2"), single, values, dataset=dataset))
+    text = write_report(tmp_path, images=0).read_text()
+    assert not re.search(r"\bnan\b", text)
+    assert "4 images, every image ties all methods</span>" in text
+    assert text.count("Friedman's test p = 0.018</span>") == 1  # chi^2 of 8 with 2 degrees of freedom
+    assert '<th scope="row">srg</th><td class="count">0.50</td><td class="count">–</td>' in text
+
+
+def test_one_number_for_all_images_is_no_image(tmp_path: Path) -> None:
+    """It ranks methods and agrees with other metrics all the same."""
+    measures = [Measure("srg", True, (-1, 1))]
+    for place, method in enumerate(("alpha", "beta", "gamma")):
+        values = place + np.arange(4.0)[:, None]
+        records.write(tmp_path, record(method, Choice("srg", version="2"), measures, values))
+        single = record(method, Choice("deletion", version="2"), [Measure("deletion", False, (0, 1))], values[:1])
+        rows = single.rows.assign(uid="-", target=-1, value=-float(place))
+        records.write(tmp_path, Record(single.cell, rows, single.facts))
+    found = results.read(tmp_path)
+    (board,) = boards(found)
+    behind = scores(found, board)
+    given = data(board, behind, [], room=10**6)
+    assert behind.uids == [f"image-{place}" for place in range(4)]
+    assert given["extremes"]["deletion"] == [[], [], []]
+    assert given["values"]["deletion"] == [None, None, None]
+    agreed = rankings.agreed(board, behind)
+    assert agreed is not None
+    assert agreed.tau.at["srg", "deletion"] == 1
 
 
 def test_a_page_holds_no_more_scores_than_it_may(read: Results) -> None:

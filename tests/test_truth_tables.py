@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from PIL import Image
 
 from benchmark import integrity, records, truth
 from benchmark.cells import Cell, Choice
+from benchmark.errors import UserError
 from benchmark.protocols import Measure
 from benchmark.records import Record
 from benchmark.statistics import bootstrap_interval
@@ -80,6 +81,19 @@ class TestValidity:
     def test_is_tau_to_the_rendered_order(self) -> None:
         tau = self.table()["tau"]
         assert tau.to_dict() == pytest.approx({"srg": 1.0, "deletion": -1.0, "saco": 43 / 45})
+
+    def test_a_reference_of_two_versions_is_that_filed_last(self) -> None:
+        again = [
+            replace(
+                each,
+                cell=replace(each.cell, metric=Choice("srg_rendered", version="2")),
+                facts={**each.facts, "environment": {"created": "2026-01-01"}},
+            )
+            for each in self.found()
+            if each.cell.metric.name == "srg_rendered"
+        ]
+        table = truth.validity_table([*self.found(), *again]).set_index("column")
+        assert table["tau"].to_dict() == self.table()["tau"].to_dict()
 
     def test_counts_methods(self) -> None:
         assert self.table()["methods"].tolist() == [10, 10, 10], "nine are too few"
@@ -148,6 +162,21 @@ class TestShortcuts:
         assert table.loc["sees", "gap"] == pytest.approx(0.5)
         assert table.loc["sees", ["gap_unused", "slope", "auroc"]].isna().all()
 
+    @pytest.mark.parametrize("change", [{"seed": 1}, {"metric": Choice("shortcut_mass", version="2")}])
+    def test_of_versions_and_seeds_the_last_filed_is_taken(self, change: dict[str, Any]) -> None:
+        later = shortcut("sees", "rho1", "aligned", 0.9, 9.0, 1.0)
+        facts = {**later.facts, "environment": {"created": "2026-01-01"}}
+        again = replace(later, cell=replace(later.cell, **change), facts=facts)
+        assert truth.shortcut_table([*self.found(), again])["mass"].tolist() == pytest.approx([0.9])
+        assert truth.shortcut_table([again, *self.found()])["mass"].tolist() == pytest.approx([0.9])
+
+    def test_two_lists_of_scenes_are_refused(self) -> None:
+        (one, *_) = self.found()
+        params = {**one.cell.dataset.params, "n": 4}
+        other = replace(one, cell=replace(one.cell, dataset=replace(one.cell.dataset, params=params)))
+        with pytest.raises(UserError, match="several lists of the same scenes"):
+            truth.shortcut_table([one, other])
+
     def test_a_failed_decoy_leaves_the_mass(self) -> None:
         found = [each for each in self.found() if each.cell.dataset.params["split"] == "aligned"]
         table = truth.shortcut_table(found).set_index("method")
@@ -183,6 +212,17 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert page in capsys.readouterr().out
     table = pd.read_csv(tmp_path / "tables" / "shortcuts.csv").set_index("method")
     assert table["auroc"].to_dict() == {"sees": 1.0, "edges": 0.5, "blind": 0.0}
+
+
+def test_checking_the_tables_writes_nothing(tmp_path: Path) -> None:
+    """Least of all the picture that belongs to them: a submission is closed."""
+    for each in TestValidity().found():
+        records.write(tmp_path, each)
+    truth.write(tmp_path)
+    picture = tmp_path / "figures" / "validity.png"
+    picture.write_bytes(b"as it was filed")
+    assert not integrity.of_tables(tmp_path)[1]
+    assert picture.read_bytes() == b"as it was filed"
 
 
 def test_tables_are_checked_against_the_records(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ class Card:
 
     Attributes:
         label: its name in tables.
-        name, version: of its definition; several versions of one label are all named.
+        version: of its definition; several versions of one label are all named.
         group: family of a metric, role of a method.
         about: what its source says that it is; empty for code that is not the project's.
         options: (option, value); where models differ in it, every value.
@@ -57,7 +57,6 @@ class Card:
     """
 
     label: str
-    name: str
     version: str
     group: str
     about: str
@@ -131,7 +130,7 @@ def _card(
     versions = ", ".join(dict.fromkeys(choice.version for choice in choices))
     target = str(next(iter(same)).facts.get("build", {}).get(axis, {}).get("_target_", ""))
     listed = [(name, " or ".join(text or "(empty)" for text in options[name])) for name in sorted(options)]
-    return Card(label, choices[0].name, versions, group, _about(target), listed, facts, measures, verdict, proved)
+    return Card(label, versions, group, _about(target), listed, facts, measures, verdict, proved)
 
 
 def _about(target: str) -> str:

@@ -48,7 +48,6 @@ class Difference:
     heading: Heading
     chart: Markup
     images: int
-    difference: float
     p: float
 
 
@@ -62,7 +61,7 @@ def differences(board: Board, behind: Scores) -> Iterator[Difference]:
         apart = critical_difference(block.shape[1], len(block))
         ranks = {str(name): float(rank) for name, rank in mean_ranks(block, each.better > 0).items()}
         chart = charts.critical_difference(ranks, apart, len(block))
-        yield Difference(each, chart, len(block), apart, friedman(block)[1])
+        yield Difference(each, chart, len(block), friedman(block)[1])
 
 
 def tradeoffs(board: Board, costs: Sequence[Board]) -> Iterator[tuple[str, Markup]]:

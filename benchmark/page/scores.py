@@ -25,7 +25,8 @@ class Scores:
     Attributes:
         uids: of all images, in the order of the data set.
         targets: the class that is explained, by uid.
-        columns: by column the scores `(images, methods)` in the order of `uids`, NaN where undefined.
+        columns: by column the scores `(images, methods)` in the order of `uids`, NaN where undefined; one line `-` for
+            a metric that gives one number a cell.
         extremes: by (column, method) the best, the median and the worst image; for a column without a direction the
             highest, the median and the lowest. Fewer where fewer images have a score.
     """
@@ -46,14 +47,16 @@ def scores(results: Results, board: Board) -> Scores:
     tidy = results.tidy
     mine = (tidy["model"] == board.pair.model) & (tidy["dataset"] == board.pair.dataset)
     part = tidy[mine & tidy["column"].isin([heading.name for heading in board.headings])]
-    images = part[part["status"] != "failed"].drop_duplicates("uid")
+    whole = part["uid"] == "-"  # one number for all images, and no image
+    images = part[(part["status"] != "failed") & ~whole].drop_duplicates("uid")
     uids = images["uid"].tolist()
     targets = dict(zip(uids, images["target"].tolist(), strict=True))
     columns: dict[str, pd.DataFrame] = {}
     extremes: dict[tuple[str, str], list[str]] = {}
     for heading in board.headings:
-        values = wide(part, board.pair.model, board.pair.dataset, heading.name).reindex(uids)
-        columns[heading.name] = values
+        values = wide(part, board.pair.model, board.pair.dataset, heading.name)
+        columns[heading.name] = values if whole[part["column"] == heading.name].all() else values.reindex(uids)
+        values = values.reindex(uids)
         for method, scored in zip(values.columns, values.to_numpy().T, strict=True):
             extremes[heading.name, str(method)] = _extremes(uids, scored, heading.better)
     return Scores(uids, targets, columns, extremes)

@@ -5,6 +5,7 @@ Nothing of it is written by hand: a file that is added to `conf/`, or a command 
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -106,14 +107,14 @@ def _commands() -> Iterator[str]:
         texts = list(pool.map(_help, modules))
     yield from ("# Commands", "", "What each of them prints with `--help`.")
     for module, text in zip(modules, texts, strict=True):
-        yield from ("", f"## python -m {module} {{#{module.replace('.', '-')}}}", "", "```text", text, "```")
+        yield from ("", f"## python -m {module} {{#{module.replace('.', '-')}}}", "", "```output", text, "```")
 
 
 def _help(module: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", module, "--help"],
         cwd=ROOT,
-        env={"COLUMNS": "100", "PATH": ""},
+        env={**os.environ, "COLUMNS": "100"},
         capture_output=True,
         text=True,
         check=True,
