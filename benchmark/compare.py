@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmark import leaderboard, records
+from benchmark import leaderboard, mixing, records
 from benchmark.comparison import TESTS, Test, compare, images_needed
 from benchmark.comparison_tables import latex, markdown, terminal
 from benchmark.errors import UserError, unknown
-from benchmark.frames import COST, FACTS, identity, labels, ordered_columns, wide
+from benchmark.frames import AXES, COST, FACTS, Labels, Scored, assemble, identity, labels, ordered_columns, wide
+from benchmark.interruption import interruptible
 from benchmark.selection import split
 from benchmark.statistics import PERMUTATIONS, bootstrap_intervals, holm, paired_permutation
 
@@ -60,7 +61,7 @@ _EPILOG = """\
 Verdicts are corrected by Holm over one family: every comparison that this command makes with a verdict, over all
 metrics, models, data sets and rivals together. Columns that do not rank (uncertified, or without a direction) stand
 apart and get no verdict. A cell that METHOD has and a rival lacks, or has of other images or another version, is
-refused by name.
+refused by name, and so are two versions of a metric: --metric srg@2 chooses one.
 
 Exit code: 0 if everything is compared, 2 if something cannot be."""
 
@@ -151,6 +152,21 @@ def _refuse(asked: pd.DataFrame, tidy: pd.DataFrame, question: Question) -> None
             f"cannot compare {'; '.join(said[:_MOST_LISTED])}{more}; compute what is missing with python -m benchmark, "
             "or leave it out with --model, --dataset or --metric"
         )
+
+
+def _refuse_versions(tidy: pd.DataFrame, scored: Sequence[Scored], names: Labels, question: Question) -> None:
+    """Raise if a metric would be compared in two versions: one family would hold the same question twice."""
+    asked = _asked(tidy, question)
+    own = asked[(asked["method"] == question.method) & (asked["family"] != COST)]
+    there = set(own[list(AXES)].itertuples(index=False, name=None))
+    met = [one for one in scored if tuple(names[axis, identity(one.cell, axis)] for axis in AXES) in there]
+    for mixture in mixing.versions(met):
+        if mixture.what.startswith("metric "):
+            newest, *older = mixture.kinds
+            raise UserError(
+                f"a comparison never mixes versions of a metric ({mixture.table}: {newest}, {', '.join(older)}): "
+                f"--metric {newest} chooses the one that was filed last"
+            )
 
 
 def _fault(tidy: pd.DataFrame, cells: Cells, own: tuple[str, str, str, str], rival: str) -> str:
@@ -354,10 +370,14 @@ def again(root: Path, path: Path) -> list[Path]:
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"it is no comparison: {' '.join(str(error).split())}") from error
     test = next((each for each in TESTS if each in tests), TESTS[0])
-    tidy = leaderboard.tidy(root)
-    return write(root / "tables", answer(tidy, Question(method, rivals, models, datasets, columns, test)))
+    scored, failed, names = leaderboard.read(root)
+    tidy = assemble(scored, failed, names)
+    question = Question(method, rivals, models, datasets, columns, test)
+    _refuse_versions(tidy, scored, names, question)
+    return write(root / "tables", answer(tidy, question))
 
 
+@interruptible
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compare as `arguments` ask, print, and write the tables."""
     parser = argparse.ArgumentParser(
@@ -375,8 +395,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", metavar="DIR", type=Path, help="write there (default: RESULTS/tables)")
     options = parser.parse_args(arguments)
     try:
-        tidy = leaderboard.tidy(options.root)
-        found = answer(tidy, _question(tidy, options))
+        scored, failed, names = leaderboard.read(options.root)
+        tidy = assemble(scored, failed, names)
+        question = _question(tidy, options)
+        _refuse_versions(tidy, scored, names, question)
+        found = answer(tidy, question)
         paths = write(options.out or options.root / "tables", found)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -450,7 +473,7 @@ def _columns(tidy: pd.DataFrame, names: Sequence[str] | None) -> tuple[str, ...]
 
 
 def _labels(tidy: pd.DataFrame, axis: str, name: str) -> list[str]:
-    """The labels on `axis` that are `name`, or that name with options or a version behind it."""
+    """The labels on `axis` that are `name`, or that name with options, a version or both behind it."""
     there = list(dict.fromkeys(tidy[axis]))
     if found := [label for label in there if _called(label, name)]:
         return [name] if name in found else found
@@ -458,7 +481,8 @@ def _labels(tidy: pd.DataFrame, axis: str, name: str) -> list[str]:
 
 
 def _called(label: str, name: str) -> bool:
-    return label == name or label.startswith((f"{name}(", f"{name}@", f"{name}#"))
+    without_options = re.sub(r"\(.*\)", "", label)
+    return name in (label, without_options) or label.startswith((f"{name}(", f"{name}@", f"{name}#"))
 
 
 if __name__ == "__main__":

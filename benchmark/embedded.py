@@ -50,6 +50,7 @@ class Cnn:
     output_stride: int = 8
 
     learning_rate: ClassVar[float] = 1e-2
+    faint_rate: ClassVar[float] = 1e-2
     steps: ClassVar[int] = 1000
     scene_steps: ClassVar[int] = 1500
     memory_steps: ClassVar[int] = 1000
@@ -86,6 +87,7 @@ class Vit:
     heads: int = 3
 
     learning_rate: ClassVar[float] = 4e-3
+    faint_rate: ClassVar[float] = 1e-3  # at the other one it never finds a signal that is barely there
     steps: ClassVar[int] = 12_000
     scene_steps: ClassVar[int] = 5000
     memory_steps: ClassVar[int] = 2000

@@ -19,8 +19,12 @@ from benchmark.cells import Cell, Choice, digest
 from benchmark.errors import UserError
 from benchmark.records import Record
 from benchmark.statistics import bootstrap_intervals, rank_groups
+from benchmark.variance import anchored
 
 Labels = Mapping[tuple[str, str], str]
+
+NULL = "random"
+"""The null row that anchored scores count from."""
 
 COST = "cost"
 UNCERTIFIED = "uncertified"
@@ -223,6 +227,7 @@ def summarise(tidy: pd.DataFrame) -> pd.DataFrame:
     """A row a model, dataset, column and method, in the order of the tables: what can be said of the cell.
 
     Columns: those of `frame` that belong to the cell; `mean` over valid images with its 95 % interval `low`, `high`;
+    `anchored`, where the mean stands between the rows `random` (0) and of the best oracle (1), see `_anchored`;
     `letters` of `statistics.rank_groups` where the measure ranks; `n` valid and `total` images; how many images are
     `degenerate`, `invalid`, `not_applicable`; `status` of the cell: `ok`, the commonest status of its images where
     none is valid, `failed`, or `missing` where the table has a place and nothing is filed; `reason`.
@@ -253,6 +258,7 @@ def _summarise_pair(part: pd.DataFrame) -> pd.DataFrame:
 
     table = counts[["degenerate", "invalid", "not_applicable"]].copy()
     table["mean"], table["low"], table["high"] = values.mean(), low, high
+    table["anchored"] = [place for name in columns.index for place in _anchored(table["mean"], columns, roles, name)]
     table["n"], table["total"] = counts["ok"], counts[list(records.STATUSES)].sum(axis=1)
     table["status"] = counts.idxmax(axis=1).where(counts.sum(axis=1) > 0, "missing").mask(counts["ok"] > 0, "ok")
     reasons = part.groupby(["column", "method"])["reason"].first().reindex(grid)
@@ -270,8 +276,23 @@ def _summarise_pair(part: pd.DataFrame) -> pd.DataFrame:
     table = table.sort_values("method", key=lambda methods: methods.map(order), kind="stable")
     table = table.sort_values("column", key=lambda names: names.map(columns.index.get_loc), kind="stable")
     front = ["model", "dataset", "column", "method", "role", *_COSTS, *FACTS]
-    front += ["mean", "low", "high", "letters", "n", "total"]
+    front += ["mean", "low", "high", "anchored", "letters", "n", "total"]
     return table[[*front, "degenerate", "invalid", "not_applicable", "status", "reason"]]
+
+
+def _anchored(means: pd.Series, columns: pd.DataFrame, roles: pd.DataFrame, name: str) -> pd.Series:
+    """`variance.anchored` of the means of one column, between the row `random` and the oracle row with the best mean.
+
+    NaN in a column of costs or without a direction, without either row, and where no oracle beats `random`: on such a
+    scale a worse map would stand higher.
+    """
+    mine, better = means[name], columns["higher_is_better"][name]
+    nowhere = pd.Series(np.nan, index=mine.index)
+    oracles = mine[roles["role"] == "oracle"].dropna()
+    if better is None or columns["family"][name] == COST or oracles.empty or NULL not in mine:
+        return nowhere
+    oracle = oracles.max() if better else oracles.min()
+    return anchored(mine, mine[NULL], oracle) if (oracle > mine[NULL]) == better and oracle != mine[NULL] else nowhere
 
 
 def headline(columns: pd.DataFrame) -> str | None:

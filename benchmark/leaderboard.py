@@ -20,6 +20,7 @@ from benchmark.certificate import certified
 from benchmark.errors import UserError
 from benchmark.frames import AXES, COST, Labels, Scored, assemble, labels, summarise, take
 from benchmark.html_table import html
+from benchmark.interruption import interruptible
 from benchmark.latex import latex
 from benchmark.mixing import Failed
 from benchmark.provenance import Origins, origins
@@ -76,7 +77,7 @@ def tidy(root: Path) -> pd.DataFrame:
     Raises:
         UserError: there is no record, or one is damaged.
     """
-    return assemble(*_read(root))
+    return assemble(*read(root))
 
 
 def write_tables(root: Path) -> list[Path]:
@@ -91,7 +92,7 @@ def write_tables(root: Path) -> list[Path]:
     Raises:
         UserError: there is no record, one is damaged, or the folder cannot be written.
     """
-    scored, failed, _ = _read(root)
+    scored, failed, _ = read(root)
     return _write(_newest(scored, failed)[0], Path(root, "tables"))
 
 
@@ -101,7 +102,7 @@ def report(root: Path, pairs: Iterable[tuple[Choice, Choice]] | None = None) -> 
     Raises:
         UserError: as `write_tables`.
     """
-    scored, failed, _ = _read(root)
+    scored, failed, _ = read(root)
     board, names = _newest(scored, failed)
     _write(board, Path(root, "tables"))
     summary = board.summary
@@ -124,7 +125,7 @@ def select(root: Path, selection: Selection, newest: bool = False) -> Board:
         UserError: a table would mix versions, lists of images or devices of timings; nothing is of the name that was
             asked for; there is no record, or one is damaged.
     """
-    scored, failed, names = _read(root)
+    scored, failed, names = read(root)
     meant = selection.resolve(scored, failed, names)
     scored, failed = meant.without_rivals(scored, failed)
     left_out: list[str] = []
@@ -146,7 +147,12 @@ def select(root: Path, selection: Selection, newest: bool = False) -> Board:
     return Board(summary, origins(scored, failed, names), left_out)
 
 
-def _read(root: Path) -> tuple[list[Scored], list[Failed], Labels]:
+def read(root: Path) -> tuple[list[Scored], list[Failed], Labels]:
+    """Everything that is filed under `root`, as of `frames.take`.
+
+    Raises:
+        UserError: there is no record, or one is damaged.
+    """
     scored, failed, names = take(records.read_all(root), records.read_errors(root), certified(root))
     if not scored and not failed:
         raise UserError(f"{root} holds no records: expected the folder of a sweep, made by python -m benchmark")
@@ -224,6 +230,7 @@ def _page(summary: pd.DataFrame, left_out: Sequence[str]) -> str:
     return "\n".join([terminal(summary), key, *left_out]) if len(summary) else ""
 
 
+@interruptible
 def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m benchmark.leaderboard [DIR]`: print the tables, write them, compute nothing."""
     parser = argparse.ArgumentParser(
@@ -237,12 +244,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("root", metavar="DIR", nargs="?", type=Path, default=Path("results"), help="default: results")
     for axis in AXES:
-        parser.add_argument(
-            f"--{axis}", metavar="NAMES", default="", help=f"only this {axis.replace('dataset', 'data set')}"
-        )
-    parser.add_argument(
-        "--device", metavar="NAME", default="", help="timings of this device only, by a part of its name"
-    )
+        parser.add_argument(f"--{axis}", metavar="NAMES", help=f"only this {axis.replace('dataset', 'data set')}")
+    parser.add_argument("--device", metavar="NAME", help="timings of this device only, by a part of its name")
     parser.add_argument("--newest", action="store_true", help="of several versions take the one that was filed last")
     parser.add_argument(
         "--out", metavar="PATH", type=Path, help=f"a folder, or one file that ends in {', '.join(_FORMATS)}"

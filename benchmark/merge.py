@@ -22,6 +22,7 @@ from benchmark import integrity, manifest, records
 from benchmark.cells import Cell
 from benchmark.errors import UserError
 from benchmark.frames import AXES, identity, labels
+from benchmark.interruption import interruptible
 from benchmark.records import Record
 
 _DESCRIPTION = """\
@@ -66,6 +67,7 @@ class United:
         return [record.cell for record in self.found.values()]
 
 
+@interruptible
 def main(arguments: Sequence[str] | None = None) -> int:
     """Unite the folders that `arguments` name; the exit code is 0 only if all of them fit together."""
     parser = argparse.ArgumentParser(
@@ -89,9 +91,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted: every file that is there is whole; the same command goes on from there", file=sys.stderr)
-        return 130
     print(*_report(united, options.folders), f"written: {written}", sep="\n")
     return 0
 

@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from benchmark import __version__, records
 from benchmark.errors import UserError
+from benchmark.interruption import interruptible
 from benchmark.page import protocols, rankings
 from benchmark.page.boards import Board, boards
 from benchmark.page.results import Pair, Results, read
@@ -28,7 +29,7 @@ PICTURES = 4000
 """Most pictures on a page, about 4 MB: where there are many methods, fewer images are shown."""
 
 _NOTHING: dict[str, Any] = {
-    **dict.fromkeys(("matrix", "differences", "tradeoffs", "panels"), ()),
+    **dict.fromkeys(("matrix", "settings", "differences", "tradeoffs", "panels"), ()),
     "data": {"images": []},
     "remarks": ["There are no scores of images."],
 }
@@ -79,6 +80,7 @@ def page(results: Results, images: int, places: Mapping[str, str]) -> str:
         results=results,
         sections=sections,
         steadiness=list(rankings.steadiness(scored, [behind[board.pair] for board in scored])),
+        splits=list(rankings.splits(results, scored)),
         metrics=protocols.metric_cards(results),
         methods=protocols.method_cards(results),
         environments=protocols.environments(results),
@@ -105,7 +107,8 @@ def _sections(
             agreed = rankings.agreed(board, behind[pair])
             section |= {
                 "matrix": rankings.matrix(agreed) if agreed else [],
-                "differences": list(rankings.differences(board, behind[pair])),
+                "settings": list(rankings.settings(results, board, behind[pair])),
+                "differences": list(rankings.differences(results, board, behind[pair])),
                 "tradeoffs": list(rankings.tradeoffs(board, [each for each in mine if each.table.cost])),
                 "panels": list(rankings.panels(results, board)),
             }
@@ -142,6 +145,7 @@ def _json(value: Any) -> Markup:
     return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
 
 
+@interruptible
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the page of the folder that `arguments` name."""
     parser = argparse.ArgumentParser(prog="python -m benchmark.report", description=_DESCRIPTION)

@@ -44,9 +44,24 @@ class Selection:
     device: str = ""
 
     @classmethod
-    def parse(cls, model: str = "", dataset: str = "", method: str = "", metric: str = "", device: str = "") -> Self:
-        """From names as of `split`."""
-        return cls(split(model), split(dataset), split(method), split(metric), device)
+    def parse(
+        cls,
+        model: str | None = None,
+        dataset: str | None = None,
+        method: str | None = None,
+        metric: str | None = None,
+        device: str | None = None,
+    ) -> Self:
+        """From names as of `split`; None is all.
+
+        Raises:
+            UserError: something is given that names nothing.
+        """
+        names = {"model": model, "dataset": dataset, "method": method, "metric": metric}
+        for axis, given in {**names, "device": device}.items():
+            if given is not None and not split(given):
+                raise UserError(f"--{axis} '{given}' names nothing: leave it out for all, or name one of the tables")
+        return cls(**{axis: split(given or "") for axis, given in names.items()}, device=device or "")
 
     def resolve(self, scored: Sequence[Scored], failed: Sequence[Failed], names: Labels) -> Meant:
         """The choices that are meant, among those of the given cells and their labels.

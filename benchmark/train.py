@@ -176,7 +176,8 @@ def train(model: str, task: str, out: Path, steps: int | None = None, labels: La
         source = same(images, _logits(learn) if variant == "additive" else classes, total, seed)
     torch.manual_seed(seed)
     network = architecture.network(size, len(learn.classes or ()))
-    fit(network, ((normalise(x), y) for x, y in source), total, architecture.learning_rate)
+    rate = architecture.faint_rate if variant == "suppressor" else architecture.learning_rate
+    fit(network, ((normalise(x), y) for x, y in source), total, rate)
     state = {
         name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in network.state_dict().items()
     }

@@ -21,6 +21,7 @@ from benchmark import mixing, records
 from benchmark.agreement import validity
 from benchmark.errors import UserError
 from benchmark.frames import COST, assemble, identity, labels, take, wide
+from benchmark.interruption import interruptible
 from benchmark.records import Record
 from benchmark.statistics import RESAMPLES, bootstrap_interval, bootstrap_intervals
 
@@ -95,7 +96,7 @@ def shortcut_table(found: Iterable[Record]) -> pd.DataFrame:
     """How well each method tells networks that use a watermark from those that do not: a row a model and method.
 
     Columns: model, method, role, used, models, then mass, gap, gap_unused and auroc, each with `_low` and `_high`, and
-    slope; NaN where the records do not say.
+    slope; NaN where the records do not say. A method that is not applicable has no row.
     """
     rows = _rows(found, "shortcut", "shortcut_mass")
     if rows.empty:
@@ -109,6 +110,8 @@ def shortcut_table(found: Iterable[Record]) -> pd.DataFrame:
     used = (drops["drop_mark"] > 0) & (drops["drop_mark"] >= 5 * drops["drop_object"])
     results = []
     for (model, method, role), part in wanted.groupby(["model", "method", "role"], sort=False):
+        if part["shortcut_mass"].isna().all():
+            continue
         of_model = used.xs(model, level="model")
         uses = part["network"].map(of_model)
         scene = part.groupby([uses.rename("uses"), "split", "image"])["shortcut_mass"].mean()
@@ -293,6 +296,7 @@ def write(root: Path) -> list[Path]:
     return paths
 
 
+@interruptible
 def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m benchmark.truth DIR`: print the tables and write them to DIR/tables/."""
     parser = argparse.ArgumentParser(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from benchmark import integrity, manifest, records
 from benchmark.errors import UserError
+from benchmark.interruption import interruptible
 from benchmark.records import Record
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class Report:
         return self.counts["exact"] + self.counts["within"] + self.counts["failed"]
 
 
+@interruptible
 def main(arguments: Sequence[str] | None = None) -> int:
     """Verify the folder that `arguments` name; the exit code is 0 only if nothing in it is refused."""
     options = _options(arguments)

@@ -319,6 +319,22 @@ def test_what_cannot_be_compared_is_named(change: Callable[[Path], Any], sentenc
     assert code == 0, text
 
 
+def test_two_versions_of_a_metric_are_refused(root: Path, compared) -> None:
+    """One family would hold the same question twice; a method's versions may be compared."""
+    for method in ("new", "old"):
+        file(root, cell(method, metric_version="2"), scores(0.1, 3), created="2026-02-01")
+    code, text = compared(root, "new", "--against", "old")
+    assert code == 2
+    said = "a comparison never mixes versions of a metric (small_cnn on shapes: srg@2, srg@1): --metric srg@2 chooses"
+    assert text == f"error: {said} the one that was filed last\n"
+    assert not (root / "tables").exists()
+    for version in ("1", "2"):
+        code, text = compared(root, "new", "--against", "old", "--metric", f"srg@{version}")
+        assert code == 0, text
+    assert compared(root, "new", "--against", "old", "--dataset", "digits", "--metric", "srg@1")[0] == 0
+    assert compared(root, "new", "--against", "old", "--metric", "deletion")[0] == 0
+
+
 def test_other_lists_of_images_are_other_data_sets(root: Path, compared) -> None:
     for metric in ("srg", "deletion", "spread"):
         replace(root, cell("old", metric), cell("old", metric, n=40), images=40)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import math
@@ -200,6 +201,36 @@ def test_seeds_and_devices_are_never_mixed_in_one_column() -> None:
         "throughput(device=cpu).images_per_second",
         "throughput(device=H100).images_per_second",
     }
+
+
+def test_anchored_stands_between_random_and_the_best_oracle() -> None:
+    """(0.35 - 0.1) / (0.6 - 0.1) = 0.5 of SRG; lower is better: (0.3 - 0.5) / (0.1 - 0.5) = 0.5 of deletion."""
+    rows = {"rise": (0.35, 0.3), "random": (0.1, 0.5), "constant": (0.0, 0.9), "part": (0.2, 0.4), "truth": (0.6, 0.1)}
+    roles = {"random": "null", "constant": "null", "part": "oracle", "truth": "oracle"}
+    found = [
+        record(cell(method, metric), {metric: [value, value]}, role=roles.get(method, "method"))
+        for method, values in rows.items()
+        for metric, value in zip(("srg", "deletion"), values, strict=True)
+    ]
+    summary = summary_of(*found)
+    expected = {"rise": (0.5, 0.5), "random": (0, 0), "constant": (-0.2, -1), "part": (0.2, 0.25), "truth": (1, 1)}
+    for method, values in expected.items():
+        for metric, value in zip(("srg", "deletion"), values, strict=True):
+            assert row_of(summary, method, metric)["anchored"] == pytest.approx(value), (method, metric)
+    for lacking in ("random", "oracle"):
+        kept = [one for one in found if lacking not in (one.cell.method.name, one.facts["role"])]
+        assert summary_of(*kept)["anchored"].isna().all(), f"no {lacking}"
+    upside_down = [replace(one, rows=one.rows.assign(value=-one.rows["value"])) for one in found]
+    assert row_of(summary_of(*upside_down), "part", "srg")["anchored"] != 0.2
+    beaten = [one for one in upside_down if one.cell.metric.name == "srg" and one.cell.method.name != "constant"]
+    assert summary_of(*beaten)["anchored"].isna().all(), "random, -0.1, beats both oracles"
+    timed = [replace(one, facts={**one.facts, "family": "cost"}) for one in found]
+    assert summary_of(*timed)["anchored"].isna().all(), "timings have no anchors"
+    directionless = [
+        replace(one, facts={**one.facts, "measures": [{**one.facts["measures"][0], "higher_is_better": None}]})
+        for one in found
+    ]
+    assert summary_of(*directionless)["anchored"].isna().all()
 
 
 def test_two_protocols_of_a_metric_are_two_columns() -> None:
@@ -575,6 +606,18 @@ def test_a_selection_is_printed_and_written_where_it_is_asked(
         assert both[name].equals(both[f"{name}_all"]), f"{name}: letters compare all rows, shown or not"
 
 
+@pytest.mark.parametrize("names", ["", ",", " , "])
+@pytest.mark.parametrize("axis", ["model", "dataset", "method", "metric", "device"])
+def test_a_name_that_names_nothing_is_refused(
+    axis: str, names: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records.write(tmp_path, record(cell("rise"), {"srg": [1.0, 2.0]}))
+    assert leaderboard.main([str(tmp_path), f"--{axis}", names]) == 2
+    said = f"--{axis} '{names}' names nothing: leave it out for all, or name one of the tables\n"
+    assert capsys.readouterr() == ("", said)
+    assert not (tmp_path / "tables").exists()
+
+
 def test_names_of_a_selection() -> None:
     parse = selection.Selection.parse
     assert parse(method="rise, lime(a=1, b=[2, 3]),ig@2").method == ("rise", "lime(a=1, b=[2, 3])", "ig@2")
@@ -592,6 +635,24 @@ def test_names_of_a_selection() -> None:
     assert set(parse(metric="infidelity").resolve(scored, failed, names).choices["metric"].values()) == {
         frozenset({"beta_1", "beta_optimal"})
     }
+
+
+# --- stopped by hand ---
+
+
+@pytest.mark.parametrize("name", ["leaderboard", "compare", "verify", "report", "truth"])
+def test_ctrl_c_is_one_sentence(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    records.write(tmp_path, record(cell("rise"), {"srg": [1.0, 2.0]}))
+    monkeypatch.setattr(records, "read", stopped)
+    monkeypatch.setattr(records, "read_all", stopped)
+    more = ["rise", "--against", "lime"] if name == "compare" else []
+    assert importlib.import_module(f"benchmark.{name}").main([str(tmp_path), *more]) == 130
+    assert capsys.readouterr() == ("", "interrupted: every file that is there is whole; run the same command again\n")
 
 
 # --- what is never mixed ---

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -290,6 +290,95 @@ def test_ties_alone_have_words(tmp_path: Path) -> None:
     assert "4 images, every image ties all methods</span>" in text
     assert text.count("Friedman's test p = 0.018</span>") == 1  # chi^2 of 8 with 2 degrees of freedom
     assert '<th scope="row">srg</th><td class="count">0.50</td><td class="count">–</td>' in text
+
+
+@pytest.fixture
+def settled(tmp_path: Path) -> Path:
+    """SRG under two baselines that order methods in opposite directions, deletion under two seeds, two fixed rows.
+
+    An image adds its number to every score, and the second seed adds 2.
+    """
+    levels = {"alpha": 3.0, "beta": 2.0, "gamma": 1.0, "random": 0.0, "truth": 4.0}
+    roles = {"random": "null", "truth": "oracle"}
+    images = np.arange(IMAGES, dtype=float)[:, None]
+    for method, level in levels.items():
+        role = roles.get(method, "method")
+        for baseline, sign in (("black", 1), ("blur", -1)):
+            metric = Choice("srg", {"baseline": baseline}, "2")
+            values = sign * level + images
+            records.write(tmp_path, record(method, metric, [Measure("srg", True, (-1, 1))], values, role=role))
+        for seed in (0, 1):
+            single = [Measure("deletion", False, (0, 1))]
+            made = record(method, Choice("deletion", version="2"), single, level + images + 2 * seed, role=role)
+            records.write(tmp_path, replace(made, cell=replace(made.cell, seed=seed)))
+    return tmp_path
+
+
+def test_places_say_how_sure_a_rank_is(settled: Path) -> None:
+    """Every image gives one order: no rank moves, and W and alpha are 1."""
+    read = results.read(settled)
+    (board,) = boards(read)
+    found = {each.heading.name: each for each in rankings.differences(read, board, scores(read, board))}
+    places = [(each.method, each.rank, each.low, each.high, each.first) for each in found["srg(baseline=black)"].places]
+    assert places == [("alpha", 1, 1, 1, 1), ("beta", 2, 2, 2, 0), ("gamma", 3, 3, 3, 0)]
+    assert [each.anchored for each in found["srg(baseline=black)"].places] == pytest.approx([0.75, 0.5, 0.25])
+    assert [each.method for each in found["srg(baseline=blur)"].places] == ["gamma", "beta", "alpha"]
+    assert all(math.isnan(each.anchored) for each in found["srg(baseline=blur)"].places), "random beats the oracle"
+    assert {(each.w, each.alpha) for each in found.values()} == {(1.0, 1.0)}
+    text = write_report(settled, images=0).read_text()
+    assert '<th scope="row">alpha</th><td>1</td><td>1 to 1</td><td>1.00</td><td>0.75</td>' in text
+    assert "Kendall's W 1.00, Krippendorff's alpha 1.00" in text
+
+
+def test_settings_of_one_metric_are_held_against_each_other(settled: Path) -> None:
+    read = results.read(settled)
+    (board,) = boards(read)
+    found = {each.metric: each for each in rankings.settings(read, board, scores(read, board))}
+    black, blur = "srg(baseline=black)", "srg(baseline=blur)"
+    said = found["srg"].stability
+    assert (said.w, said.tau, said.lowest) == (0, -1, -1)
+    assert said.winners == {black: "alpha", blur: "gamma"}
+    assert {frozenset(flip) for flip in found["srg"].flips} == {
+        frozenset((one, other, black, blur))
+        for one, other in (("alpha", "beta"), ("alpha", "gamma"), ("beta", "gamma"))
+    }
+    assert all(
+        flip[:2] in {("alpha", "beta"), ("alpha", "gamma"), ("beta", "gamma")}
+        for flip in found["srg"].flips
+        if flip[2] == black
+    )
+    assert (found["deletion"].stability.w, found["deletion"].flips, found["deletion"].more) == (1, [], 0)
+    text = write_report(settled, images=0).read_text()
+    assert f"alpha beats gamma under {black}, gamma beats alpha under {blur}" in text
+    assert "none shown" in text
+
+
+def test_variance_is_split_where_seeds_or_models_are_several(settled: Path, folder: Path) -> None:
+    """Image numbers 0 to 11 have the variance 13, the shifts 0 and 2 of the seeds 2, and nothing is left."""
+    read = results.read(settled)
+    (split,) = rankings.splits(read, list(boards(read)))
+    assert (split.dataset, split.column, split.methods) == ("digits", "deletion", 3)
+    assert split.shares == pytest.approx({"image": 13 / 15, "seed": 2 / 15, "model": math.nan, "rest": 0}, nan_ok=True)
+    for one in list(records.read_all(settled)):
+        if one.cell.seed == 0 and one.cell.metric.name == "deletion":
+            rows = one.rows.assign(value=one.rows["value"] + 2)
+            records.write(settled, Record(replace(one.cell, model=Choice("other")), rows, one.facts))
+    read = results.read(settled)
+    (split,) = rankings.splits(read, list(boards(read)))
+    expected = {"image": 13 / 15, "seed": math.nan, "model": 2 / 15, "rest": 0}
+    assert split.shares == pytest.approx(expected, nan_ok=True), "the other model has no second seed"
+    for one in list(records.read_all(settled)):
+        if one.cell.seed == 1 and one.cell.model.name == "net":
+            rows = one.rows.assign(value=one.rows["value"] + 2)
+            records.write(settled, Record(replace(one.cell, model=Choice("other")), rows, one.facts))
+    read = results.read(settled)
+    (split,) = rankings.splits(read, list(boards(read)))
+    expected = {"image": 13 / 17, "seed": 2 / 17, "model": 2 / 17, "rest": 0}
+    assert split.shares == pytest.approx(expected)
+    assert '<td class="count">0.76</td><td class="count">0.12</td>' in write_report(settled, images=0).read_text()
+    plain = (folder / "report.html").read_text()
+    assert "Where does the spread" not in plain
+    assert "every setting of one metric" not in plain
 
 
 def test_one_number_for_all_images_is_no_image(tmp_path: Path) -> None:

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from benchmark.agreement import Agreement, Stability, agreement, stability
-from benchmark.frames import COST, UNCERTIFIED
+from benchmark.agreement import Agreement, Stability, agreement, flip_pairs, stability
+from benchmark.frames import COST, UNCERTIFIED, identity, labels, wide
 from benchmark.page import charts
 from benchmark.page.boards import Board, Heading, Row
-from benchmark.page.results import CURVES, Curve, Results
+from benchmark.page.results import CURVES, Curve, Pair, Results
 from benchmark.page.scores import Scores
-from benchmark.ranking import complete, critical_difference, friedman, mean_ranks
-from benchmark.variance import pareto
+from benchmark.ranking import (
+    complete,
+    critical_difference,
+    friedman,
+    image_ranks,
+    kendall_w,
+    krippendorff_alpha,
+    mean_ranks,
+    rank_intervals,
+)
+from benchmark.variance import FACTORS, pareto, shares
 
 _SPEED = "images_per_second"
+_RESAMPLES = 1000  # of images, for rank intervals: a page of many methods has many of them
+_FLIPS = 20  # listed of one metric
+_SPLIT = 20  # methods of a column whose variance is split
 
 
 def ranking(board: Board) -> list[Heading]:
@@ -42,17 +54,42 @@ def agreed(board: Board, behind: Scores) -> Agreement | None:
 
 
 @dataclass(frozen=True)
+class Place:
+    """One method in one column: its rank by the mean with its interval, P(rank 1), and the anchored mean."""
+
+    method: str
+    rank: float
+    low: float
+    high: float
+    first: float
+    anchored: float
+
+
+@dataclass(frozen=True)
 class Difference:
-    """The diagram of one column, and Friedman's p of "on every image all orders are equally likely"."""
+    """What the images say of the order of methods in one column.
+
+    Attributes:
+        chart: mean ranks and the critical difference.
+        images: that all methods have a score for.
+        p: Friedman's, of "on every image all orders are equally likely".
+        w, alpha: Kendall's W and Krippendorff's alpha of the ranks on single images.
+        places: the best first.
+    """
 
     heading: Heading
     chart: Markup
     images: int
     p: float
+    w: float
+    alpha: float
+    places: list[Place]
 
 
-def differences(board: Board, behind: Scores) -> Iterator[Difference]:
-    """A diagram of each column that ranks and has three methods or more on two images or more."""
+def differences(results: Results, board: Board, behind: Scores) -> Iterator[Difference]:
+    """Of each column that ranks and has three methods or more on two images or more."""
+    summary = results.summary
+    mine = summary[(summary["model"] == board.pair.model) & (summary["dataset"] == board.pair.dataset)]
     for each in ranking(board):
         scores = behind.columns[each.name].reindex(columns=_methods(board))
         block = complete(scores)
@@ -61,7 +98,17 @@ def differences(board: Board, behind: Scores) -> Iterator[Difference]:
         apart = critical_difference(block.shape[1], len(block))
         ranks = {str(name): float(rank) for name, rank in mean_ranks(block, each.better > 0).items()}
         chart = charts.critical_difference(ranks, apart, len(block))
-        yield Difference(each, chart, len(block), friedman(block)[1])
+        anchored = mine[mine["column"] == each.name].set_index("method")["anchored"]
+        places = rank_intervals(scores, each.better > 0, _RESAMPLES).join(anchored).dropna(subset="rank")
+        yield Difference(
+            each,
+            chart,
+            len(block),
+            friedman(block)[1],
+            kendall_w(image_ranks(block, each.better > 0)),
+            krippendorff_alpha(image_ranks(scores, each.better > 0)),
+            [Place(*row) for row in places.sort_values("rank", kind="stable").itertuples()],
+        )
 
 
 def tradeoffs(board: Board, costs: Sequence[Board]) -> Iterator[tuple[str, Markup]]:
@@ -153,6 +200,101 @@ def steadiness(boards: Sequence[Board], behind: Sequence[Scores]) -> Iterator[St
             said = stability({title: kept for title, (_, kept) in settings.items()}, better)
             if not np.isnan(said.w):
                 yield Steadiness(name, said)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Whether one metric ranks methods alike under all settings that it was scored with.
+
+    Attributes:
+        metric: its name, with the measure where it has another name.
+        stability: `winners` by column.
+        flips: pairs of methods that two settings order in opposite directions, see `agreement.flip_pairs`; the first
+            ones, as rows (better, worse, under, over).
+        more: how many flips are not among these.
+    """
+
+    metric: str
+    stability: Stability
+    flips: list[tuple[str, str, str, str]]
+    more: int
+
+
+def settings(results: Results, board: Board, behind: Scores) -> Iterator[Settings]:
+    """Of each metric that ranks in two columns or more, which differ in options (baseline, unit, ...) or seed."""
+    metrics = {
+        results.label(one.cell, "metric"): one.cell.metric.name
+        for one in results.scored
+        if results.pair(one.cell) == board.pair
+    }
+    found: dict[tuple[str, str, int], dict[str, pd.DataFrame]] = {}
+    for each in ranking(board):
+        if name := metrics.get(each.metric):
+            kept = behind.columns[each.name].reindex(columns=_methods(board))
+            found.setdefault((name, each.measure, each.better), {})[each.name] = kept
+    for (name, measure, better), scored in found.items():
+        columns = dict(sorted(scored.items()))
+        if len(columns) < 2:
+            continue
+        said = stability(columns, better > 0)
+        if np.isnan(said.w):
+            continue
+        flips = list(flip_pairs(columns, better > 0).itertuples(index=False, name=None))
+        title = name if name == measure else f"{name}.{measure}"
+        yield Settings(title, said, flips[:_FLIPS], max(0, len(flips) - _FLIPS))
+
+
+@dataclass(frozen=True)
+class Split:
+    """Where the spread of the scores in one column comes from: the median over `methods` methods of each share."""
+
+    dataset: str
+    column: str
+    methods: int
+    shares: dict[str, float]
+
+
+def splits(results: Results, boards: Sequence[Board]) -> Iterator[Split]:
+    """Of each column that ranks and was scored under several seeds, or on several models, of one data set.
+
+    Over the seeds that all of these models have, and the first 20 methods of the first table that all of them have:
+    each method is an analysis of its own.
+    """
+    # Without its seed a metric has one label for all seeds.
+    seedless = [replace(one.cell, seed=0) for one in results.scored]
+    names = labels(seedless)
+    of: dict[tuple[Pair, str], tuple[str, int]] = {}
+    for one, cell in zip(results.scored, seedless, strict=True):
+        metric = names["metric", identity(cell, "metric")]
+        of[results.pair(one.cell), results.label(one.cell, "metric")] = metric, one.cell.seed
+    found: dict[tuple[str, str], list[tuple[Board, Heading, int]]] = {}
+    for board in boards:
+        for each in ranking(board):
+            if (board.pair, each.metric) in of:
+                metric, seed = of[board.pair, each.metric]
+                column = metric if each.metric == each.name else f"{metric}.{each.measure}"
+                found.setdefault((board.pair.dataset, column), []).append((board, each, seed))
+    for (dataset, column), several in found.items():
+        everywhere = set.intersection(
+            *({seed for other, _, seed in several if other is board} for board, *_ in several)
+        )
+        used = [(board, each, seed) for board, each, seed in several if seed in everywhere]
+        if len(used) < 2:
+            continue
+        parts = [
+            wide(results.tidy, board.pair.model, dataset, each.name)
+            .melt(ignore_index=False)
+            .reset_index(names="image")
+            .assign(seed=seed, model=board.pair.model)
+            for board, each, seed in used
+        ]
+        long = pd.concat(parts, ignore_index=True)
+        methods = [name for name in _methods(used[0][0]) if all(name in _methods(board) for board, *_ in used)]
+        each_method = [shares(long.loc[long["method"] == name, [*FACTORS, "value"]]) for name in methods[:_SPLIT]]
+        table = pd.DataFrame(each_method, columns=[*FACTORS, "rest"]).dropna(how="all")
+        if len(table):
+            median = {str(name): float(share) for name, share in table.median().items()}
+            yield Split(dataset, column, len(table), median)
 
 
 def matrix(found: Agreement) -> list[tuple[str, list[tuple[str, str, str, str]]]]:
