@@ -21,9 +21,9 @@ def picture(path: Path, table: pd.DataFrame) -> None:
         UserError: the file cannot be written.
     """
     means = table.groupby("column")["tau"].mean().dropna().sort_values(kind="stable")
-    height = 0.8 + 0.17 * len(means)
+    height = 1.2 + 0.17 * len(means)
     figure = Figure(figsize=(WIDTH / DPI, height), dpi=DPI)
-    axes = figure.add_axes((0.36, 0.42 / height, 0.5, 1 - 0.72 / height))
+    axes = figure.add_axes((0.36, 0.82 / height, 0.5, 1 - 1.12 / height))
     place = {column: index for index, column in enumerate(means.index)}
     models, datasets = (list(dict.fromkeys(table[axis])) for axis in ("model", "dataset"))
     for (model, dataset), part in table.groupby(["model", "dataset"], sort=False):
@@ -51,7 +51,7 @@ def picture(path: Path, table: pd.DataFrame) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.set_xlabel("Kendall's tau to the order of the methods when scenes are drawn anew", fontsize=6.5)
     figure.text(0.36, 1 - 0.12 / height, "Does a metric rank methods as the truth does?", fontsize=8, weight="bold")
-    axes.legend(loc="lower right", fontsize=5.5, frameon=False, handletextpad=0.2, borderpad=0)
+    figure.legend(loc="lower center", ncols=5, fontsize=5.5, frameon=False, handletextpad=0.2, borderpad=0.4)
     write(path, figure)
 
 
