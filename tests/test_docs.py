@@ -12,6 +12,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 from collections.abc import Sequence
 from itertools import pairwise
@@ -87,6 +88,7 @@ STAND_INS = {
     r"benchmark\.explain (?!--help)": "benchmark.explain threads=1 budget=2 ",
     r"(\+sweeps=baselines)": r"\1 metrics.srg.baseline=zero,nli",
     r"(\+sweeps=photos)": r"\1 metrics=[deletion] metrics.deletion.steps=2",
+    r"(\+sweeps=shortcuts)": r"\1 models.trained=rho1",
     r"(benchmark\.certify)$": r"\1 sparseness",
     r"(benchmark\.train \w+) shapes": r"\1 digits --steps 1 --out weights.safetensors",
     r"(benchmark\.verify [\w/-]+)$": r"\1 --rows 2",
@@ -147,6 +149,9 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("workshop")
     for name, text in page_files().items():
         (folder / name).write_text(text)
+    with tarfile.open(ROOT / "results" / "published" / "shortcuts.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+    (folder / "shortcuts").rename(folder / "RESULTS")
     for number, name in enumerate(("cats/1.jpg", "dogs/1.jpg")):
         image = np.random.default_rng(number).integers(0, 255, (120, 160, 3), np.uint8)
         for place in (folder / name, folder / "DIR" / name):
