@@ -56,7 +56,7 @@ def test_embedded_weights_are_as_good_as_promised(name: str, dataset: str) -> No
 
 def test_embedded_weights_are_small() -> None:
     files = sorted(embedded.WEIGHTS.glob("*.safetensors"))
-    assert len(files) == 9, "four models and their twins that learned random labels, and one for additive scenes"
+    assert len(files) == 26, "four models, their twins that learned random labels, and eighteen for drawn scenes"
     assert sum(file.stat().st_size for file in files) < 6e6
 
 
