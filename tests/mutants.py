@@ -359,7 +359,7 @@ MUTANTS = (
         ("pointing_game", "relevance_mass"),
     ),
     Mutant(
-        *("the mass is divided by a signed total", "Quantus RelevanceMassAccuracy", "metrics/localisation.py"),
+        *("the mass is divided by a signed total", "Quantus RelevanceMassAccuracy", "metrics/_mass.py"),
         "positive = values.clamp(min=0)\n",
         "positive = values\n",
         ("relevance_mass", "energy_pointing_game"),

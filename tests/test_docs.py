@@ -299,7 +299,7 @@ def of_module(module: str, arguments: Sequence[str], patch: pytest.MonkeyPatch) 
 
 def of_make(words: Sequence[str], patch: pytest.MonkeyPatch) -> None:
     for target in words:
-        command = ["make", "--dry-run", "--assume-old=.venv/ready", target]
+        command = ["make", "--no-print-directory", "--dry-run", "--assume-old=.venv/ready", target]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         assert done.stdout.startswith((".venv/", "NO_MKDOCS")), done.stdout + done.stderr
 
