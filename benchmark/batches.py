@@ -26,6 +26,7 @@ def freeze(
     labels: Tensor | None = None,
     masks: Tensor | None = None,
     parts: Tensor | None = None,
+    part_names: Sequence[str] = (),
     empty: Tensor | None = None,
     truth: Tensor | None = None,
     explain: Explained = "predicted",
@@ -39,6 +40,7 @@ def freeze(
         network: in eval mode; its own prediction is the target when `explain` is `predicted`.
         labels: `(N,)`, the target when `explain` is `label`.
         parts: `(N, H, W)`, see `Batch`.
+        part_names: see `Batch`.
         empty: `(N, C, H, W)` in [0, 1], see `Batch`.
         truth: `(N, K, H, W)`, see `Batch`.
         mean: of each channel, or one for all, subtracted before the network.
@@ -52,6 +54,7 @@ def freeze(
     fixed: dict[str, Any] = {
         "masks": masks,
         "parts": parts,
+        "part_names": tuple(part_names),
         "truth": truth,
         "seed": seed,
         "chunk": chunk,

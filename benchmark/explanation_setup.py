@@ -78,6 +78,7 @@ class Setup:
             labels=None if None in labels else torch.tensor(labels),
             masks=_stack([self.model.mask(item.mask) for item in found]),
             parts=_stack([item.parts for item in found]),
+            part_names=found[0].part_names,
             empty=_stack([item.empty for item in found]),
             truth=_stack([item.truth for item in found]),
             explain=explain,

@@ -30,6 +30,7 @@ class Batch:
         baseline_logits: `(N, K)` model output for `baseline`.
         masks: `(N, H, W)` bool, true where the object is, or None where unknown.
         parts: `(N, H, W)` number of the part that each pixel belongs to, 0 for none, or None where scenes have none.
+        part_names: what parts 1, 2, ... are, such as `object`; empty where they are alike.
         empty: like `inputs`; the same scenes drawn without any part, so that `where(part is gone, empty, inputs)` is
             the scene drawn without that part; or None.
         truth: `(N, K, H, W)` what each part contributes to each logit, spread evenly over its pixels, where the data
@@ -50,6 +51,7 @@ class Batch:
     baseline_logits: Tensor
     masks: Tensor | None = None
     parts: Tensor | None = None
+    part_names: tuple[str, ...] = ()
     empty: Tensor | None = None
     truth: Tensor | None = None
     seed: int = 0

@@ -79,10 +79,16 @@ def write(root: Path, record: Record) -> Path:
     """File `record` unless its cell has one already, and drop the error that an earlier try left."""
     path = record_path(root, record.cell)
     metadata = {"format": _FORMAT, "cell": asdict(record.cell), "rows": digest_rows(record.rows), **record.facts}
-    table = pa.Table.from_pandas(record.rows, schema=SCHEMA, preserve_index=False)
-    table = table.replace_schema_metadata({_METADATA: json.dumps(metadata, sort_keys=True).encode()})
+    table = pa.Table.from_pandas(record.rows, schema=SCHEMA, preserve_index=False).replace_schema_metadata()
+
+    def fill(temporary: Path) -> None:
+        # Arrow's own schema is left out: it is larger than the rows.
+        with pq.ParquetWriter(temporary, SCHEMA, store_schema=False, write_page_checksum=True) as file:
+            file.write_table(table)
+            file.add_key_value_metadata({_METADATA: json.dumps(metadata, sort_keys=True).encode()})
+
     if not path.exists():
-        write_whole(path, lambda temporary: pq.write_table(table, temporary, write_page_checksum=True))
+        write_whole(path, fill)
     with suppress(FileNotFoundError):
         error_path(root, record.cell).unlink()
     return path
@@ -97,7 +103,7 @@ def read(path: Path) -> Record:
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:  # a third of the time of read_table
             table = file.read(use_threads=False)
-        metadata = json.loads(table.schema.metadata[_METADATA])
+            metadata = json.loads(file.metadata.metadata[_METADATA])
         known = metadata.pop("format", None) == _FORMAT
         cell = Cell.from_dict(metadata.pop("cell")) if known else None
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, AttributeError) as error:

@@ -147,6 +147,7 @@ def _frozen(model: Model, dataset: Dataset, seed: int, chunk: int) -> Batch:
         labels=None if None in labels else torch.tensor(labels),
         masks=_stack([model.mask(item.mask) for item in items]),
         parts=_stack([item.parts for item in items]),
+        part_names=items[0].part_names,
         empty=_stack([item.empty for item in items]),
         truth=_stack([item.truth for item in items]),
         explain=dataset.explain,

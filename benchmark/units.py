@@ -59,6 +59,18 @@ def units(batch: Batch, unit: str) -> Tensor:
     return (rows[:, None] * (int(columns[-1]) + 1) + columns)[None]
 
 
+def part(batch: Batch, name: str) -> Tensor:
+    """Where the part called `name` is, bool `(N, H, W)`.
+
+    Raises:
+        NotApplicable: the scenes have no such part.
+    """
+    if name not in batch.part_names:
+        there = ", ".join(batch.part_names) or "none with a name"
+        raise NotApplicable(f"the images of the data set have no part called {name} (parts: {there})")
+    return units(batch, "part") == batch.part_names.index(name) + 1
+
+
 def _places(extent: int, unit: str) -> Tensor:
     """Row, or column, of the unit of each pixel along a side of `extent` pixels."""
     pixel = torch.arange(extent)

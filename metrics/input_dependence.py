@@ -15,7 +15,6 @@ from benchmark.baselines import Absence
 from benchmark.errors import UserError
 from benchmark.protocols import Batch, Explain, Measure, Metric, Scores
 
-_OBJECT = 1
 _PERCENTILE = 0.99  # where the source cuts a map
 
 
@@ -46,7 +45,7 @@ class InputDependence(Metric):
         reduce: channel reduction of the map; the source sums what is positive in each channel.
 
     Raises:
-        NotApplicable: the data set does not draw its scenes without their parts.
+        NotApplicable: the scenes of the data set have no part called object, or are not drawn without it.
 
     Source: Yang & Kim 2019, arXiv:1907.09701.
     """
@@ -55,7 +54,7 @@ class InputDependence(Metric):
     insignificant: float = 0.1
     reduce: maps.Reduce = "sum"
 
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     family: ClassVar[str] = "truth"
     measures: ClassVar[tuple[Measure, ...]] = (
         Measure("dependence", higher_is_better=True, range=(0.0, 1.0), ranked=False),
@@ -78,13 +77,12 @@ class InputDependence(Metric):
     def score(
         self, model: nn.Module, batch: Batch, attributions: Tensor, explain: Explain, prepared: Mapping[str, Any]
     ) -> Scores:
-        parts, logits = units.units(batch, "part"), prepared["without"]
-        there = parts == _OBJECT
+        there, logits = units.part(batch, "object"), prepared["without"]
         bare = replace(
             batch,
             inputs=self._without(batch),
             logits=logits,
-            parts=parts.masked_fill(there, 0),
+            parts=units.units(batch, "part").masked_fill(there, 0),
             # Methods that look at other images find those of the data set.
             whole=batch.whole or batch,
         )
@@ -104,8 +102,8 @@ class InputDependence(Metric):
 
     def _without(self, batch: Batch) -> Tensor:
         """The scenes drawn without the object, `(N, C, H, W)`."""
-        parts = units.units(batch, "part")
-        return Absence.of(batch, "empty").without(torch.arange(len(batch), device=parts.device), parts == _OBJECT)
+        there = units.part(batch, "object")
+        return Absence.of(batch, "empty").without(torch.arange(len(batch), device=there.device), there)
 
     def _on_object(self, attributions: Tensor, there: Tensor) -> Tensor:
         """g of every image, `(N,)`; NaN without an object, or without a scale."""

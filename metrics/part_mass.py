@@ -17,35 +17,35 @@ from benchmark.protocols import Batch, Explain, Measure, Metric, Scores
 from metrics._mass import mass
 from metrics._subsets import changes, settled
 
-_OBJECT, _MARK = 1, 2
-
 
 @dataclass(frozen=True)
 class PartMass(Metric):
-    """What these metrics share: positive relevance on one part of a scene over all positive relevance.
+    """What these metrics share: positive relevance on the part `named` of a scene over all positive relevance.
 
     M = sum_{i in part} a+_i / sum_i a+_i, in [0, 1]. With `reduce=abs_sum` or `l2` negative relevance counts as well. A
     constant map has the share of the image that the part has, and so have random maps in expectation. An image without
     the part, or a map without a positive value, is undefined.
 
+    Attributes:
+        reduce: channel reduction of the map.
+
     Raises:
-        NotApplicable: the scenes of the data set have no parts.
+        NotApplicable: the scenes of the data set have no part of that name.
     """
 
-    part: int = _OBJECT
     reduce: maps.Reduce = "sum"
 
+    named: ClassVar[str]
+    version: ClassVar[str] = "2"
     family: ClassVar[str] = "truth"
 
     def __post_init__(self) -> None:
         maps.check_reduce(self.reduce)
-        if self.part < 1:
-            raise UserError(f"part={self.part} is no part of a scene: expected 1 or more")
 
     def score(
         self, model: nn.Module, batch: Batch, attributions: Tensor, explain: Explain, prepared: Mapping[str, Any]
     ) -> Scores:
-        return Scores({self.measures[0].name: _share(batch, attributions, self.part, self.reduce)})
+        return Scores({self.measures[0].name: _share(batch, attributions, self.named, self.reduce)})
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,10 @@ class ObjectMass(PartMass):
     means is a model contrast: a faithful map has more on the object for the first. By itself it is neither good nor
     bad. The source contrasts the mean of the map over the object, scaled to [0, 1]; a share needs no scale.
 
-    Attributes:
-        part: number of the object among the parts of the scene.
-        reduce: channel reduction of the map.
-
     Source: Yang & Kim 2019, arXiv:1907.09701.
     """
 
-    version: ClassVar[str] = "1"
+    named: ClassVar[str] = "object"
     measures: ClassVar[tuple[Measure, ...]] = (
         Measure("object_mass", higher_is_better=None, range=(0.0, 1.0), ranked=False),
     )
@@ -78,17 +74,15 @@ class SuppressorMass(PartMass):
     relevance rank on the figures.
 
     Attributes:
-        part: number of the suppressors among the parts of the scene.
         reduce: channel reduction of the map; magnitudes by default, since noise that is subtracted is negative
             relevance.
 
     Source: Wilming et al. 2022, arXiv:2111.07473; Clark, Wilming & Haufe 2023, arXiv:2306.12816.
     """
 
-    part: int = 2
     reduce: maps.Reduce = "abs_sum"
 
-    version: ClassVar[str] = "1"
+    named: ClassVar[str] = "suppressors"
     measures: ClassVar[tuple[Measure, ...]] = (
         Measure("suppressor_mass", higher_is_better=False, range=(0.0, 1.0), ranked=False),
     )
@@ -98,9 +92,9 @@ class SuppressorMass(PartMass):
 class ShortcutMass(Metric):
     """Share of the positive relevance on the watermark of a scene, where the model is shown to use it.
 
-    What the target's logit loses when the scene is drawn without the watermark (part 2) and without the object (part 1)
-    certifies an image, by the model's own behaviour on images like those that it knows: drop_mark > 0 and drop_mark >=
-    `factor` drop_object.
+    What the target's logit loses when the scene is drawn without the watermark (the part called mark) and without the
+    object certifies an image, by the model's own behaviour on images like those that it knows: drop_mark > 0 and
+    drop_mark >= `factor` drop_object.
 
         certified      the share of the watermark on certified images, undefined on others; higher is better
         shortcut_mass  the share on every image that has a watermark; it describes
@@ -116,13 +110,13 @@ class ShortcutMass(Metric):
         reduce: channel reduction of the map.
 
     Raises:
-        NotApplicable: the data set does not draw its scenes without their parts.
+        NotApplicable: the scenes of the data set have no parts called mark and object, or are not drawn without them.
     """
 
     factor: float = 5.0
     reduce: maps.Reduce = "sum"
 
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     family: ClassVar[str] = "truth"
     measures: ClassVar[tuple[Measure, ...]] = (
         Measure("certified", higher_is_better=True, range=(0.0, 1.0)),
@@ -138,29 +132,28 @@ class ShortcutMass(Metric):
 
     def prepare(self, model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
         """What the logit loses without the watermark and without the object, `(N,)` each, NaN where there is none."""
-        parts, absence = units.units(batch, "part"), Absence.of(batch, "empty")
-        numbers = parts.new_tensor([_MARK, _OBJECT])
+        where = torch.stack([units.part(batch, "mark"), units.part(batch, "object")], 1)
+        absence = Absence.of(batch, "empty")
 
         def perturbed(image: Tensor, draw: Tensor) -> Tensor:
-            return absence.without(image, parts[image] == numbers[draw, None, None])
+            return absence.without(image, where[image, draw])
 
         drops = settled(changes(model, batch, perturbed, 2, "logit"), batch, "logit")
-        there = (parts.flatten(1)[:, :, None] == numbers).any(1)
-        mark, thing = drops.where(there, torch.nan).T
+        mark, thing = drops.where(where.flatten(2).any(2), torch.nan).T
         return {"drop_mark": mark, "drop_object": thing}
 
     def score(
         self, model: nn.Module, batch: Batch, attributions: Tensor, explain: Explain, prepared: Mapping[str, Any]
     ) -> Scores:
         mark, thing = prepared["drop_mark"], prepared["drop_object"]
-        share = _share(batch, attributions, _MARK, self.reduce)
+        share = _share(batch, attributions, "mark", self.reduce)
         used = (mark > 0) & (mark >= self.factor * thing)
         certified = share.where(used, torch.nan)
         return Scores({"certified": certified, "shortcut_mass": share, "drop_mark": mark, "drop_object": thing})
 
 
-def _share(batch: Batch, attributions: Tensor, part: int, reduce: maps.Reduce) -> Tensor:
-    """The share `(N,)` of a part, see `PartMass`."""
-    there = units.units(batch, "part") == part
+def _share(batch: Batch, attributions: Tensor, name: str, reduce: maps.Reduce) -> Tensor:
+    """The share `(N,)` of the part called `name`, see `PartMass`."""
+    there = units.part(batch, name)
     found = mass(maps.reduce_channels(attributions, reduce).double(), there)
     return found.where(there.any(2).any(1), torch.nan)

@@ -26,6 +26,7 @@ from tests.test_zoo import CUT, NOT_APPLICABLE
 GOLDEN = Path(__file__).parent / "golden.json"
 METHODS = [name for name in choices.choices("methods") if name != "custom"]
 METRICS = [name for name in choices.choices("metrics") if name != "custom"]
+PARTS = ("object", "mark", "suppressors")
 GROUPINGS = {"alone": 1, "threes": 3, "eights": 8}
 
 
@@ -69,7 +70,7 @@ def many(network, images) -> Batch:
     truth[:, 0].masked_fill_(parts == 1, 0)
     drawn = images(64, side=side)
     empty = torch.where(parts[:, None] > 0, images(64, side=side, seed=6), drawn)
-    known = {"masks": masks, "truth": truth, "parts": parts, "empty": empty}
+    known = {"masks": masks, "truth": truth, "parts": parts, "part_names": PARTS, "empty": empty}
     return freeze(network, drawn, uids, labels=labels, explain="label", chunk=50, **known)
 
 

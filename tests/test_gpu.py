@@ -17,6 +17,7 @@ from benchmark.protocols import Batch, Metric, Scores
 from methods.input_x_gradient import InputXGradient
 from metrics._randomised import cascade
 from tests import architectures
+from tests.test_contract import PARTS
 from tests.test_zoo import METHODS, NOT_APPLICABLE, method_of
 
 pytestmark = pytest.mark.gpu
@@ -28,7 +29,13 @@ def batch_for(network: nn.Module, images: Callable[..., Tensor], side: int = 16)
     parts = (4 * images(16, channels=1, side=side, seed=5)[:, 0]).long()
     drawn = images(16, side=side)
     empty = torch.where(parts[:, None] > 0, images(16, side=side, seed=6), drawn)
-    known = {"masks": masks, "truth": images(16, channels=4, side=side, seed=4), "parts": parts, "empty": empty}
+    known = {
+        "masks": masks,
+        "truth": images(16, channels=4, side=side, seed=4),
+        "parts": parts,
+        "part_names": PARTS,
+        "empty": empty,
+    }
     uids, labels = [f"image-{i}" for i in range(16)], torch.arange(16) % 4
     return freeze(network, drawn, uids, labels=labels, explain="label", chunk=50, **known)
 

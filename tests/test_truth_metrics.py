@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from benchmark import plugins
 from benchmark.batches import freeze
 from benchmark.choices import CONF
-from benchmark.datasets import Dataset, tokens
+from benchmark.datasets import Dataset, shortcut, tokens
 from benchmark.datasets.additive import Additive
 from benchmark.datasets.dual_label import DualLabel
 from benchmark.datasets.interaction import Interaction
@@ -50,7 +50,8 @@ def score(metric: Metric, model: nn.Module, batch: Batch, maps: Tensor, explain=
 def drawn(dataset: Dataset, model: nn.Module, **options: object) -> Batch:
     """The scenes of a data set in float64, as a network takes them that reads pixels as they are."""
     of = scenes(dataset)
-    known = {name: of[name] for name in ("parts", "truth", "labels") if name in of} | {"masks": of["mask"]}
+    known = {name: of[name] for name in ("parts", "truth", "labels") if name in of}
+    known |= {"masks": of["mask"], "part_names": dataset[0].part_names}
     uids = [dataset[index].uid for index in range(len(dataset))]
     return freeze(model, of["image"].double(), uids, empty=of["empty"].double(), **known, **options)
 
@@ -68,7 +69,8 @@ def little() -> Batch:
     """A scene of three parts, one pixel each, of four: they contribute 2, -1 and 0."""
     truth = torch.tensor([[[[2.0, -1.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]]], dtype=torch.float64)
     pixels = torch.tensor([[[[2.0, -1.0], [0.0, 0.5]]]], dtype=torch.float64)
-    known = {"parts": torch.tensor([[[1, 2], [3, 0]]]), "empty": 0 * pixels, "truth": truth}
+    names = ("object", "suppressors", "mark")
+    known = {"parts": torch.tensor([[[1, 2], [3, 0]]]), "part_names": names, "empty": 0 * pixels, "truth": truth}
     known["empty"][0, 0, 1, 1] = 0.5
     return freeze(Total(), pixels, ["little"], labels=torch.tensor([0]), explain="label", **known)
 
@@ -170,13 +172,12 @@ def test_a_part_alone_has_no_correlation(little: Batch) -> None:
     ("metric", "values", "expected"),
     [
         (ObjectMass(), [3, 1, -5, 2], 3 / 6),
-        (ObjectMass(part=3), [3, 1, -5, 2], 0.0),
-        (ObjectMass(part=3, reduce="abs_sum"), [3, 1, -5, 2], 5 / 11),
-        (ObjectMass(part=4), [3, 1, -5, 2], NAN),
+        (ObjectMass(reduce="abs_sum"), [3, 1, -5, 2], 3 / 11),
         (ObjectMass(), [-3, -1, -5, 0], NAN),
         (SuppressorMass(), [3, -1, -5, 2], 1 / 11),
         (SuppressorMass(reduce="sum"), [3, -1, -5, 2], 0.0),
-        (ShortcutMass(), [3, 1, -5, 2], 1 / 6),
+        (ShortcutMass(), [3, 1, 5, 2], 5 / 11),
+        (ShortcutMass(), [3, 1, -5, 2], 0.0),
     ],
 )
 def test_masses_by_hand(little: Batch, metric: Metric, values: list[float], expected: float) -> None:
@@ -247,7 +248,8 @@ def test_rounding_certifies_nothing() -> None:
 
     of = scenes(Shortcut(n=12))
     uids = [f"image-{i}" for i in range(12)]
-    batch = freeze(Roundabout(), of["image"], uids, parts=of["parts"], empty=of["empty"])
+    known = {"parts": of["parts"], "part_names": shortcut.PARTS, "empty": of["empty"]}
+    batch = freeze(Roundabout(), of["image"], uids, **known)
     without = torch.where(of["parts"][:, None] == 2, of["empty"], of["image"])
     assert (Roundabout()(without) != batch.logits).any(), "there is rounding to be forgiven"
     found = score(ShortcutMass(), Roundabout(), batch, torch.ones(12, 1, 64, 64))
@@ -389,7 +391,7 @@ def test_what_is_missing_is_said(network: nn.Module, batch: Batch) -> None:
     for metric in plain:
         with pytest.raises(NotApplicable, match="data set"):
             score(metric, network, batch, maps)
-    parts = replace(batch, parts=torch.ones(8, 16, 16, dtype=torch.int64))
+    parts = replace(batch, parts=torch.ones(8, 16, 16, dtype=torch.int64), part_names=("object", "mark"))
     for metric in (ShortcutMass(), InputDependence()):
         with pytest.raises(NotApplicable, match="does not draw its scenes without"):
             score(metric, network, parts, maps)
@@ -398,9 +400,30 @@ def test_what_is_missing_is_said(network: nn.Module, batch: Batch) -> None:
 
 
 @pytest.mark.parametrize(
+    ("metric", "drawings"),
+    [
+        (ObjectMass(), {"shapes", "dual_label", "shortcut"}),
+        (ShortcutMass(), {"shortcut"}),
+        (SuppressorMass(), {"suppressor"}),
+        (InputDependence(), {"shapes", "dual_label", "shortcut"}),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_a_part_is_asked_for_by_name(metric: Metric, drawings: set[str]) -> None:
+    """On other scenes part 1 or 2 is something else, and a number would mean nothing."""
+    network = Total()
+    for dataset in DRAWN:
+        batch = drawn(dataset, network)
+        if dataset.name in drawings:
+            assert score(metric, network, batch, batch.inputs)
+        else:
+            with pytest.raises(NotApplicable, match=r"no part called \w+ \(parts: (figure, supp|none|object)"):
+                score(metric, network, batch, batch.inputs)
+
+
+@pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: ObjectMass(part=0), "part=0 is no part"),
         (lambda: ShortcutMass(factor=0), "factor > 0"),
         (lambda: InputDependence(threshold=-1), "threshold >= 0"),
         (lambda: InputDependence(insignificant=-0.1), "insignificant >= 0"),

@@ -45,10 +45,11 @@ def window(count: int) -> Known:
     found = known("window", model, pixels, lambda b: weight * (b.inputs - b.baseline), masks=masks, chunk=512)
     parts = torch.zeros(count, SIDE, SIDE, dtype=torch.int64)
     parts[:, 5:12, 4:12] = torch.tensor([1, 3, 3, 4, 1, 4, 2, 2])
+    names = ("object", "mark", "suppressors")
     empty = found.batch.inputs.masked_fill(parts.unsqueeze(1) > 0, 0.0)
     even = units.spread(units.pooled(found.truth.sum(1), parts), parts) * (parts > 0)
     truth = torch.stack([even, torch.zeros_like(even)], 1)
-    return replace(found, batch=replace(found.batch, parts=parts, empty=empty, truth=truth))
+    return replace(found, batch=replace(found.batch, parts=parts, part_names=names, empty=empty, truth=truth))
 
 
 def contributions(subject: Known, metric: Metric) -> Tensor:

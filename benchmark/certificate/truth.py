@@ -26,6 +26,7 @@ _SIDE = 12
 _CELL = 3  # of a grid of four by four
 _CELLS = ((0, 5, 10), (3, 6, 9, 12), (1, 4, 11, 14, 15), (2, 7, 8))
 """Where the parts of each scene stand."""
+_NAMES = ("object", "mark", "suppressors")
 
 
 def scenes(copies: int = 1, *, idle: bool = False) -> Known:
@@ -52,7 +53,8 @@ def scenes(copies: int = 1, *, idle: bool = False) -> Known:
     truth = torch.zeros(len(pixels), 2, _SIDE, _SIDE, dtype=torch.float64)
     for scene, where in _each(parts):
         truth[scene, 0][where] = found.truth[scene].sum(0)[where].mean()
-    return replace(found, batch=replace(found.batch, parts=parts, empty=empty, truth=truth))
+    batch = replace(found.batch, parts=parts, part_names=_NAMES, empty=empty, truth=truth)
+    return replace(found, batch=batch)
 
 
 def _each(parts: Tensor) -> list[tuple[int, Tensor]]:
@@ -171,7 +173,8 @@ def _joined(each: list[Mapping[str, Tensor]], name: str) -> Tensor:
 
 
 def _part(metric: str) -> int:
-    return 1 if metric == "object_mass" else 2
+    """Number of the part that a mass is about."""
+    return {"object_mass": 1, "shortcut_mass": 2, "suppressor_mass": 3}[metric]
 
 
 def on_part(metric: str) -> Iterator[Check]:
@@ -214,6 +217,10 @@ def mass_company(metric: str) -> Iterator[Check]:
     yield check(metric, known.name, "alone as in a batch", _joined(alone, metric), found)
     scaled = scores(build(metric), known, 1000 * maps)[metric]
     yield check(metric, known.name, "the unit of the map is no matter", scaled, found)
+    names = ("", *reversed(_NAMES))  # parts 3, 2 and 1 are now 2, 3 and 4
+    turned = known.batch.parts.new_tensor([0, 4, 3, 2, 1, 5])[known.batch.parts]
+    other = replace(known, batch=replace(known.batch, parts=turned, part_names=names))
+    yield check(metric, known.name, "parts in another order", scores(build(metric), other, maps)[metric], found)
     parts = known.batch.parts.clone()
     parts[0][parts[0] == _part(metric)] = 9
     bare = scores(build(metric), replace(known, batch=replace(known.batch, parts=parts)), maps)[metric]
@@ -231,7 +238,7 @@ def certified(metric: str) -> Iterator[Check]:
     pixels[:, 0, :2, :2], pixels[:, 0, 4:, 4:] = mark[:, None, None] / 4, thing[:, None, None] / 4
     model = Scored(lambda inputs: inputs.sum((1, 2, 3)) + 2)
     known = subjects.known("linear scenes", model, pixels, lambda batch: batch.inputs)
-    batch = replace(known.batch, parts=parts, empty=torch.zeros_like(pixels))
+    batch = replace(known.batch, parts=parts, part_names=_NAMES, empty=torch.zeros_like(pixels))
     maps = torch.full_like(pixels, 0.5).masked_fill(parts.unsqueeze(1) == 2, 2.0)
     share, nan = 8 / (8 + 16), math.nan
     expected = _column([share, share, nan, nan, share, nan, nan, nan])
@@ -280,7 +287,7 @@ def _levels(cases: list[tuple[float, float, float, float]]) -> Known:
     pixels[:, 1, _OBJECT, _OBJECT] += (seen - unseen) / 9
     model = Scored(lambda inputs: inputs[:, 1].sum((1, 2)))
     known = subjects.known("linear scenes", model, pixels, lambda batch: batch.inputs)
-    return replace(known, batch=replace(known.batch, parts=parts, empty=empty))
+    return replace(known, batch=replace(known.batch, parts=parts, part_names=_NAMES[:1], empty=empty))
 
 
 def _first(model: nn.Module, batch: Batch) -> Tensor:

@@ -34,6 +34,7 @@ class Item:
         mask: `(H, W)` bool, true where the object is; of a photograph, a picture of its size that is white there; None
             where unknown.
         parts: `(H, W)` number of the part that each pixel belongs to, 0 for none; None where nothing can be taken out.
+        part_names: what parts 1, 2, ... are, the same for every image; empty where they are alike.
         empty: like `image`: the scene drawn without any of its parts, equal to it wherever no part is.
         truth: `(classes, H, W)` what each part contributes to each class, spread evenly over its pixels, where known.
     """
@@ -45,6 +46,7 @@ class Item:
     parts: Tensor | None = None
     empty: Tensor | None = None
     truth: Tensor | None = None
+    part_names: tuple[str, ...] = ()
 
 
 class Dataset(Protocol):

@@ -77,6 +77,7 @@ class DualLabel:
             mask if self.label == "shape" else ~mask,
             parts=(distance < 0.5).long(),
             empty=empty,
+            part_names=("object",),
         )
 
 

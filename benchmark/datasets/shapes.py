@@ -59,7 +59,9 @@ class Shapes:
         image, empty, distance = (torch.from_numpy(each) for each in _draw(CLASSES[label], rng))
         uid = f"shapes-{self.seed}-{self.split}-{index:06d}"
         # Edges are smooth, so the shape has touched half a pixel more than its mask.
-        return Item(uid, image, label, distance <= 0.0, parts=(distance < 0.5).long(), empty=empty)
+        return Item(
+            uid, image, label, distance <= 0.0, parts=(distance < 0.5).long(), empty=empty, part_names=("object",)
+        )
 
 
 def _draw(kind: str, rng: np.random.Generator) -> tuple[Array, Array, Array]:

@@ -16,6 +16,7 @@ from benchmark.datasets.drawing import SIZE, UNIT_AREA, Array, colour, local, ou
 from benchmark.errors import UserError
 
 CLASSES = ("disc", "square", "triangle", "cross", "ring", "star")
+PARTS = ("object", "mark")
 Scene = Literal["train", "aligned", "conflicting", "absent", "decoy"]
 _SPLITS = get_args(Scene)
 _DECOY = tokens.KINDS
@@ -92,7 +93,7 @@ class Shortcut:
                 parts[rows, columns] = 2
         whole, alone = (torch.from_numpy(np.clip(each, 0.0, 1.0).astype(np.float32)) for each in (image, empty))
         uid = f"shortcut-{self.seed}-{self.split}-{index:06d}"
-        return Item(uid, whole, label, torch.from_numpy(distance <= 0.0), parts, alone)
+        return Item(uid, whole, label, torch.from_numpy(distance <= 0.0), parts, alone, part_names=PARTS)
 
 
 def _marks() -> Array:

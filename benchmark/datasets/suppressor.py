@@ -23,6 +23,7 @@ SMOOTH = 5.0
 """Width of the Gaussian that correlates the noise, in pixels."""
 CORRELATED = 0.1
 """Correlation with a pixel of a figure from which on a pixel counts as a suppressor."""
+PARTS = ("figure", "suppressors")
 _SPLITS = get_args(Split)
 _FIGURES = {
     # Tetrominoes of cells of eight pixels, row and column of each cell.
@@ -80,7 +81,7 @@ class Suppressor:
         parts = 2 * suppressors() * ~mask + figures[label]
         drawn, alone = (torch.from_numpy(each.astype(np.float32)).unsqueeze(0) for each in (image, empty))
         uid = f"suppressor-{self.seed}-{self.split}-{index:06d}"
-        return Item(uid, drawn, label, torch.from_numpy(mask), torch.from_numpy(parts), alone)
+        return Item(uid, drawn, label, torch.from_numpy(mask), torch.from_numpy(parts), alone, part_names=PARTS)
 
 
 def figure(kind: str) -> NDArray[np.bool_]:
