@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from benchmark.latex import escaped, number
+from benchmark.tables import markdown_escaped
 
 _MOST_DECIMALS = 6
 _MOST_COLUMNS = 5  # as many as fit a page
@@ -34,11 +35,11 @@ def markdown(found: pd.DataFrame) -> str:
     lines = [f"# {found['method'].iloc[0]} against {', '.join(dict.fromkeys(found['rival']))}", ""]
     lines += [*(f"- {line}" for line in _legend(found)), ""]
     for title, blocks, notes in _pairs(found):
-        lines += [f"## {_escaped(title)}", ""]
+        lines += [f"## {markdown_escaped(title)}", ""]
         for header, *body in blocks:
             rows = [header, [":--"] * len(header), *body]
-            lines += [*(f"| {' | '.join(map(_escaped, row))} |" for row in rows), ""]
-        lines += [*(f"- {_escaped(note)}" for note in notes), *([""] if notes else [])]
+            lines += [*(f"| {' | '.join(map(markdown_escaped, row))} |" for row in rows), ""]
+        lines += [*(f"- {markdown_escaped(note)}" for note in notes), *([""] if notes else [])]
     return "\n".join(lines)
 
 
@@ -100,11 +101,6 @@ def _mean(rows: pd.DataFrame, mean: float, half: float) -> str:
     decimals = _decimals(rows)
     text = number(_number(mean, decimals))
     return f"{text} & " + ("" if isnan(half) else rf"{{\tiny$\,\pm\,${number(_number(half, decimals))}}}")
-
-
-def _escaped(text: str) -> str:
-    """On one line, and without signs that would end a cell or start a tag."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
 def _pairs(found: pd.DataFrame) -> Iterator[tuple[str, list[list[list[str]]], list[str]]]:

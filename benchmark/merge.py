@@ -38,7 +38,6 @@ metrics still lacks.
 Exit code: 0 if the folders are united, 1 if a file is refused, 2 if there is nothing to unite or nowhere to put it."""
 
 _STATED = ("measures", "family", "role")
-_MALFORMED = (KeyError, TypeError, ValueError, AttributeError)
 _MOST_LISTED = 12
 
 
@@ -112,8 +111,8 @@ def unite(folders: Sequence[Path]) -> United:
                 _take(united, folder, path)
             except UserError as error:
                 united.refused.append((path, str(error).removeprefix(f"{path} ")))
-            except _MALFORMED as error:
-                united.refused.append((path, f"its facts are not those of a record ({type(error).__name__}: {error})"))
+            except records.MALFORMED as error:
+                united.refused.append((path, records.malformed(error)))
         _take_certificates(united, folder)
     for folder in folders:
         _take_errors(united, folder)

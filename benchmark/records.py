@@ -37,6 +37,8 @@ SCHEMA = pa.schema(
     ]
 )
 STATUSES = ("ok", "degenerate", "invalid", "not_applicable")
+MALFORMED = (KeyError, TypeError, ValueError, AttributeError)
+"""What those run into who look at the facts of a file that pretends to be a record."""
 _METADATA = b"assay"
 _FORMAT = 1
 
@@ -178,6 +180,11 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def malformed(error: Exception) -> str:
+    """A sentence about one of `MALFORMED`."""
+    return f"its facts are not those of a record ({type(error).__name__}: {error})"
 
 
 def file_name(name: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from benchmark import __version__, records
+from benchmark import __version__, places, records
 from benchmark.errors import UserError
 from benchmark.interruption import interruptible
 from benchmark.page import protocols, rankings
@@ -152,12 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "root", metavar="RESULTS", nargs="?", type=Path, default=Path("results"), help="default: results"
     )
-    parser.add_argument(
-        "places",
-        metavar="PLACE=VALUE",
-        nargs="*",
-        help="where that lies on this disk which records cannot know: datasets.root=DIR models.checkpoint=FILE",
-    )
+    places.add(parser)
     parser.add_argument("--out", metavar="FILE", type=Path, help="the page (default: RESULTS/report.html)")
     parser.add_argument(
         "--images",
@@ -169,12 +164,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_intermixed_args(arguments)
     if options.images < 0:
         parser.error("--images must be 0 or more")
-    places = dict(place.partition("=")[::2] for place in options.places)
-    for name in places:
-        if name not in ("datasets.root", "models.checkpoint", "models.path", "models.cache_dir"):
-            parser.error(f"{name} is no place: expected datasets.root=DIR, models.checkpoint=FILE or models.path=FILE")
     try:
-        path = write_report(options.root, options.out, options.images, places)
+        path = write_report(options.root, options.out, options.images, places.given(parser, options))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -304,7 +304,7 @@ def markdown(summary: pd.DataFrame) -> str:
     """The tables as Markdown, a heading a model and data set and a table a family."""
     lines = []
     for table in laid_out(summary):
-        lines += [f"## {_escaped(table.title)}", ""]
+        lines += [f"## {markdown_escaped(table.title)}", ""]
         for family, columns in table.columns.groupby("family", sort=False):
             counts = len(table.beside)
             headings = [heading(str(name), fact) for name, fact in columns.iterrows()]
@@ -318,15 +318,15 @@ def markdown(summary: pd.DataFrame) -> str:
                 cells = [" ".join(filter(None, table.entries[str(method), str(name)].pieces)) for name in columns.index]
                 lines.append(_line([str(method), *(texts[str(method)] for texts in table.beside.values()), *cells]))
             lines.append("")
-        notes = [f"- {_escaped(note)}" for note in table.notes]
+        notes = [f"- {markdown_escaped(note)}" for note in table.notes]
         lines += [*notes, *([""] if notes else [])]
     return "\n".join(lines)
 
 
 def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(map(_escaped, cells))} |"
+    return f"| {' | '.join(map(markdown_escaped, cells))} |"
 
 
-def _escaped(text: str) -> str:
+def markdown_escaped(text: str) -> str:
     """On one line, and without signs that would end a cell or start a tag."""
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")

@@ -15,7 +15,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmark import integrity, manifest, records
+from benchmark import integrity, manifest, places, records
 from benchmark.errors import UserError
 from benchmark.interruption import interruptible
 from benchmark.records import Record
@@ -44,7 +44,6 @@ and not one could be, though there are records that are neither timings nor from
 
 _UNPROVED = "for want of weights, places or trust, as far as tried: their numbers stand as filed"
 _NO_NULL = "nothing there says what a map scores that knows nothing of the model"
-_MALFORMED = (KeyError, TypeError, ValueError, AttributeError)
 
 
 @dataclass
@@ -116,12 +115,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("root", metavar="RESULTS", type=Path, help="the folder of a sweep, with records/ in it")
-    parser.add_argument(
-        "places",
-        metavar="PLACE=VALUE",
-        nargs="*",
-        help="where that lies on this disk which records cannot know: datasets.root=DIR models.checkpoint=FILE",
-    )
+    places.add(parser)
     parser.add_argument("--rows", metavar="K", type=int, default=20, help="rows to compute again (default: 20)")
     parser.add_argument("--seed", metavar="N", type=int, help="of the draw of rows (default: another one each time)")
     parser.add_argument(
@@ -132,13 +126,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="run the code of this module, which is no part of the project, if records name it",
     )
     options = parser.parse_intermixed_args(arguments)
-    places = dict(place.partition("=")[::2] for place in options.places)
-    for name in places:
-        if name not in ("datasets.root", "models.checkpoint", "models.path", "models.cache_dir"):
-            parser.error(f"{name} is no place: expected datasets.root=DIR, models.checkpoint=FILE or models.path=FILE")
     if options.rows < 0:
         parser.error("--rows must be 0 or more")
-    options.places = places
+    options.places = places.given(parser, options)
     options.seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
     return options
 
@@ -160,8 +150,8 @@ def _checked(options: argparse.Namespace, report: Report) -> dict[Path, Record]:
             report.counts["no digest"] += record.rows_digest is None
         except UserError as error:
             faults.append((path, str(error).removeprefix(f"{path} ")))
-        except _MALFORMED as error:
-            faults.append((path, _malformed(error)))
+        except records.MALFORMED as error:
+            faults.append((path, records.malformed(error)))
     faulty = {path for path, _ in faults}
     sound = {path: record for path, record in read.items() if path not in faulty}
     report.refused += [*faults, *integrity.mixed(sound, _timings(sound, options.trust)), *_check_manifest(root, report)]
@@ -190,10 +180,6 @@ def _timings(found: Mapping[Path, Record], trusted: Collection[str]) -> set[Path
     return {path for path, record in found.items() if is_timing(record, trusted)}
 
 
-def _malformed(error: Exception) -> str:
-    return f"its facts are not those of a record ({type(error).__name__}: {error})"
-
-
 def _check_tables(root: Path, report: Report) -> None:
     try:
         checked, faults = integrity.of_tables(root)
@@ -220,8 +206,8 @@ def _recompute(found: Mapping[Path, Record], options: argparse.Namespace, report
             report.wanting |= set() if isinstance(reason, Never) else {path}
         except Refused as reason:
             report.refused.append((path, str(reason)))
-        except _MALFORMED as error:
-            report.refused.append((path, _malformed(error)))
+        except records.MALFORMED as error:
+            report.refused.append((path, records.malformed(error)))
     report.possible = len(recipes) + len(report.wanting)
     drawn = _draw(recipes, options.rows, options.seed)
     report.notes["rows"] = f"{len(drawn)} drawn with seed {options.seed}, the others from the same batches"

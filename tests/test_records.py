@@ -62,6 +62,7 @@ def test_round_trip(tmp_path: Path) -> None:
     path = records.write(tmp_path, record())
     assert path.relative_to(tmp_path).parts[:4] == ("records", "small_cnn", "shapes", "integrated_gradients")
     assert path.name == f"deletion-{CELL.key[:16]}.parquet"
+    assert b"ARROW:schema" not in path.read_bytes(), "it holds all metadata again"
     found = records.read(path)
     assert found.cell == CELL
     assert found.facts == FACTS

@@ -18,7 +18,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file, save_file
 
-from benchmark import certify, integrity, leaderboard, merge, plugins, recipes, records, run, subjects, verify
+from benchmark import certify, integrity, leaderboard, merge, plugins, recipes, records, report, run, subjects, verify
 from benchmark.cells import Cell, Choice
 from benchmark.certificate import SHIPPED
 from benchmark.choices import CONF
@@ -645,6 +645,15 @@ def test_a_folder_without_records_or_a_wrong_word(tmp_path: Path, capsys) -> Non
         with pytest.raises(SystemExit) as caught:
             verify.main([str(tmp_path), *options])
         assert caught.value.code == 2
+
+
+@pytest.mark.parametrize("command", [verify, report], ids=["verify", "report"])
+@pytest.mark.parametrize("given", ["datasets.n=3", "datasets.root", "here"])
+def test_what_is_no_place_is_refused(tmp_path: Path, capsys, command, given: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        command.main([str(tmp_path), given])
+    assert caught.value.code == 2
+    assert "is no place: expected datasets.root=..., models.checkpoint=..., " in capsys.readouterr().err
 
 
 def test_help_needs_no_torch() -> None:
