@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 
 # Before torch is imported: threads that spin beside a busy core make a test look hung, and a missing hub hangs too.
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
@@ -11,6 +12,7 @@ os.environ["KINETO_LOG_LEVEL"] = "99"
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,13 @@ from benchmark.batches import freeze
 from benchmark.protocols import Batch
 
 torch.set_num_threads(1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Networks that a test does not set by hand are the same whatever ran before it in this process."""
+    for seed in (random.seed, np.random.seed, torch.manual_seed):
+        seed(0)
 
 
 class Linear(nn.Module):
