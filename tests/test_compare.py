@@ -18,11 +18,11 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
-from benchmark import compare, integrity, leaderboard, records
+from benchmark import compare, integrity, leaderboard, records, verdicts
 from benchmark.cells import Cell, Choice
-from benchmark.compare import Question, answer
 from benchmark.protocols import Measure
 from benchmark.records import Record
+from benchmark.verdicts import Question, answer
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -183,7 +183,7 @@ def test_how_many_more_images_agrees_with_the_t_test(root: Path) -> None:
     ],
 )
 def test_verdicts_in_words(p: float, direction: int, more: float, words: str) -> None:
-    assert compare._verdict(p, direction, more) == words
+    assert verdicts._verdict(p, direction, more) == words
 
 
 def test_equal_scores_are_no_difference(root: Path) -> None:
@@ -229,7 +229,7 @@ def test_a_large_family_can_still_be_significant() -> None:
     """With 10,000 permutations no p would survive the correction for 520 comparisons."""
     pair = (scores(1, 0, 20), scores(0, 1, 20))
     row = {"kind": "compared", "scores": pair, "p": 1 / 10_001, "effect": 3.0, "images": 20, "test": "permutation"}
-    judged = compare._judged([dict(row) for _ in range(520)], "permutation")
+    judged = verdicts._judged([dict(row) for _ in range(520)], "permutation")
     assert {each["verdict"] for each in judged} == {"better"}
 
 

@@ -34,7 +34,7 @@ PYTHON = {
     "Passes and random numbers": ("benchmark.passes", ("class_scores",)),
     "Explain": ("benchmark.explain", ("explain",)),
     "Records and tables": ("benchmark.leaderboard", ("tidy",)),
-    "Compare": ("benchmark.compare", ("Question", "answer")),
+    "Compare": ("benchmark.verdicts", ("Question", "answer")),
 }
 
 
