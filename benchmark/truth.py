@@ -1,10 +1,11 @@
 """`python -m benchmark.truth DIR`: what drawn scenes with a known truth say of methods and metrics, from records alone.
 
-Three tables, made where the records for them are there:
+Four tables, made where the records for them are there:
 
-validity   does a metric order the methods as the re-rendered truth does?
-shortcuts  does a method give away the networks that use a watermark?
-contrast   has a method more on the object where the object is the class than where the texture around it is?
+validity     does a metric order the methods as the re-rendered truth does?
+shortcuts    does a method give away the networks that use a watermark?
+contrast     has a method more on the object where the object is the class than where the texture around it is?
+suppressors  does a method mark the figure, and does it mark what only helps to cancel noise?
 """
 
 from __future__ import annotations
@@ -17,39 +18,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmark import mixing, records
+from benchmark import mixing, records, truth_page
 from benchmark.agreement import validity
 from benchmark.errors import UserError
 from benchmark.frames import COST, assemble, identity, labels, take, wide
 from benchmark.interruption import interruptible
 from benchmark.records import Record
 from benchmark.statistics import RESAMPLES, bootstrap_interval, bootstrap_intervals
+from benchmark.truth_page import REFERENCE
 
 FEWEST = 10
 """Of fewer methods the order under a metric says too little to be judged."""
-REFERENCE = "srg_rendered.srg"
-"""The column that metrics are held against: SRG with scenes drawn anew in place of perturbed images."""
-
-_TEXTS = {
-    "validity": (
-        f"Kendall's tau-b between the order of the methods under a metric and under `{REFERENCE}`, whose images are "
-        "drawn anew without the parts that are gone, with its 95 % bootstrap interval over images. Null and oracle "
-        "rows are left out. 1: the metric ranks as the truth does; 0: it knows nothing of it. `mean`: over tables."
-    ),
-    "shortcuts": (
-        "A network uses the watermark if its logit loses at least five times as much without the mark as without the "
-        "object, both drawn anew. `mass`: share of the positive map on the mark, in networks that use it. `gap`: how "
-        "much more that is than on a decoy in its place; `gap unused`: the same in networks that do not use it, where "
-        "0 is right. `slope`: rank correlation over networks of mass and of what the logit loses without the mark. "
-        "`auroc`: chance that a network that uses the mark has more mass than one that does not. Intervals are over "
-        "scenes, that of `auroc` over networks."
-    ),
-    "contrast": (
-        "Share of the positive map on the object, in the network that is to name the shape minus in the one that is to "
-        "name the texture around it, on the same images. A map that follows the model is above 0, one that follows the "
-        "image is at 0."
-    ),
-}
 
 
 def validity_table(found: Iterable[Record]) -> pd.DataFrame:
@@ -143,6 +122,25 @@ def contrast_table(found: Iterable[Record]) -> pd.DataFrame:
     return table.reset_index()
 
 
+def suppressor_table(found: Iterable[Record]) -> pd.DataFrame:
+    """Precision on figures and false alarms on suppressors: a row a model and method.
+
+    Columns: model, method, role, then precision and false_alarms, each with `_low` and `_high`.
+
+    Source: Clark, Wilming & Haufe 2023, arXiv:2306.12816.
+    """
+    found = list(found)
+    each = {"precision": "relevance_rank", "false_alarms": "suppressor_mass"}
+    rows = {name: _rows(found, "suppressor", metric) for name, metric in each.items()}
+    if any(part.empty for part in rows.values()):
+        return pd.DataFrame()
+    columns = []
+    for name, part in rows.items():
+        groups = part[part["status"] == "ok"].groupby(["model", "method", "role"], sort=False)["value"]
+        columns.append(pd.DataFrame({key: _interval(name, values) for key, values in groups}).T)
+    return pd.concat(columns, axis=1).rename_axis(["model", "method", "role"]).reset_index()
+
+
 def _rows(found: Iterable[Record], dataset: str, metric: str) -> pd.DataFrame:
     """All rows of a metric on a data set with what tells the cells apart; of its versions and seeds the last filed.
 
@@ -210,64 +208,8 @@ TABLES: dict[str, Callable[[Iterable[Record]], pd.DataFrame]] = {
     "validity": validity_table,
     "shortcuts": shortcut_table,
     "contrast": contrast_table,
+    "suppressors": suppressor_table,
 }
-
-
-def markdown(tables: dict[str, pd.DataFrame]) -> str:
-    """The tables as a page, each with what its numbers mean."""
-    lines = ["# Known truth", ""]
-    for name, table in tables.items():
-        shown = {"validity": _validity_lines, "shortcuts": _shortcut_lines, "contrast": _contrast_lines}[name](table)
-        lines += [f"## {name.capitalize()}", "", _TEXTS[name], "", *shown, ""]
-    return "\n".join(lines)
-
-
-def _validity_lines(table: pd.DataFrame) -> list[str]:
-    table = table.assign(place=table["dataset"] + " " + table["model"])
-    cells = table.assign(text=[_text(*row) for row in table[["tau", "low", "high"]].to_numpy()])
-    places = list(dict.fromkeys(cells["place"]))
-    texts = cells.pivot(index="column", columns="place", values="text").reindex(columns=places).fillna("")
-    means = table.groupby("column")["tau"].mean().sort_values(ascending=False, kind="stable")
-    rows = [[str(name), f"{mean:.2f}", *texts.loc[[name]].to_numpy()[0]] for name, mean in means.items()]
-    return _table(["metric", "mean", *places], rows)
-
-
-def _shortcut_lines(table: pd.DataFrame) -> list[str]:
-    lines = []
-    for model, part in table.groupby("model", sort=False):
-        first = part.iloc[0]
-        ordered = part.sort_values(["auroc", "gap", "mass"], ascending=False, kind="stable")
-        rows = []
-        for row in ordered.to_dict("records"):
-            mass, gap, unused, auroc = (
-                _text(*(row[f"{name}{end}"] for end in ("", "_low", "_high")))
-                for name in ("mass", "gap", "gap_unused", "auroc")
-            )
-            rows.append([row["method"], mass, gap, unused, _text(row["slope"]), auroc])
-        lines += [f"### {model}: {first.used} of {first.models} networks use the watermark", ""]
-        lines += [*_table(["method", "mass", "gap", "gap unused", "slope", "auroc"], rows), ""]
-    return lines
-
-
-def _contrast_lines(table: pd.DataFrame) -> list[str]:
-    texts = table.assign(text=[_text(*row) for row in table[["contrast", "low", "high"]].to_numpy()])
-    order = table.groupby("method")["contrast"].mean().sort_values(ascending=False, kind="stable").index
-    shown = texts.pivot(index="method", columns="model", values="text").reindex(order).fillna("")
-    return _table(["method", *shown.columns], [[name, *row] for name, row in zip(order, shown.to_numpy(), strict=True)])
-
-
-def _text(value: float, low: float = np.nan, high: float = np.nan) -> str:
-    if np.isnan(value):
-        return ""
-    return f"{value:.2f}" if np.isnan(low) else f"{value:.2f} [{low:.2f}, {high:.2f}]"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    return [_line(head), "|:--|" + "--:|" * (len(head) - 1), *map(_line, rows)]
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(map(str, cells))} |"
 
 
 def write(root: Path) -> list[Path]:
@@ -283,10 +225,10 @@ def write(root: Path) -> list[Path]:
     tables = {name: table for name, make in TABLES.items() if len(table := make(found))}
     if not tables:
         raise UserError(
-            f"{root} holds no records of srg_rendered, shortcut_mass or object_mass on drawn scenes: "
+            f"{root} holds no records of srg_rendered, shortcut_mass, object_mass or suppressor_mass on drawn scenes: "
             "expected the folder of python -m benchmark +sweeps=truth"
         )
-    texts = {"truth.md": markdown(tables)}
+    texts = {"truth.md": truth_page.markdown(tables)}
     texts |= {f"{name}.csv": table.to_csv(index=False, float_format="%.6g") for name, table in tables.items()}
     paths = [_written(root / "tables" / name, text) for name, text in texts.items()]
     if "validity" in tables:
@@ -301,8 +243,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m benchmark.truth DIR`: print the tables and write them to DIR/tables/."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmark.truth",
-        description="What drawn scenes with a known truth say of methods and metrics: the tables validity, shortcuts "
-        "and contrast, from records of +sweeps=truth and +sweeps=shortcuts. Prints them and writes DIR/tables/.",
+        description="What drawn scenes with a known truth say of methods and metrics: the tables validity, "
+        "shortcuts, contrast and suppressors, from records of the sweeps truth, shortcuts, contrast and suppressors. "
+        "Prints them and writes DIR/tables/.",
     )
     parser.add_argument("root", metavar="DIR", nargs="?", type=Path, default=Path("results"), help="default: results")
     options = parser.parse_args(arguments)

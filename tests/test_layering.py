@@ -18,7 +18,8 @@ HEAVY = {"torch", "timm", "torchvision", "wandb"}
 LIGHT = {"choices", "leaderboard", "frames", "tables", "statistics", "records", "cells", "errors", "__init__"} | {
     *("mixing", "selection", "provenance", "latex", "html_table"),
     *("ranking", "agreement", "variance", "report", "interruption", "places"),
-    *("compare", "comparison", "comparison_tables", "verdicts", "merge", "manifest", "integrity", "plugins", "truth"),
+    *("compare", "comparison", "comparison_tables", "verdicts", "merge", "manifest", "integrity"),
+    *("plugins", "truth", "truth_page"),
 }
 """Help, listings and tables start in less than a second."""
 

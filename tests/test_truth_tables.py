@@ -198,6 +198,30 @@ def test_contrast_is_of_two_models_on_the_same_scenes() -> None:
     assert truth.contrast_table(found[:1]).empty
 
 
+def test_precision_and_false_alarms_stand_side_by_side(tmp_path: Path) -> None:
+    scenes = Choice("suppressor", {"split": "test"})
+    precision = np.array([0.2, 0.4, 0.6, 0.8, 0.2, 0.4, 0.6, 0.8])
+    scores = {
+        "relevance_rank": {"finds": precision, "alarms": [0.25] * 7 + [np.nan]},
+        "suppressor_mass": {"finds": 0.125, "alarms": 0.75},
+    }
+    for metric, methods in scores.items():
+        assert truth.suppressor_table(records.read_all(tmp_path)).empty, "one column says half"
+        for method, values in methods.items():
+            records.write(tmp_path, record(method, metric, {metric: values}, scenes))
+    truth.write(tmp_path)
+    table = pd.read_csv(tmp_path / "tables" / "suppressors.csv").set_index("method")
+    low, high = bootstrap_interval(precision)
+    assert table.loc["finds", ["precision", "precision_low", "precision_high"]].tolist() == pytest.approx(
+        [0.5, low, high], rel=1e-5
+    )
+    assert table["false_alarms"].to_dict() == {"finds": 0.125, "alarms": 0.75}
+    assert table.loc["alarms", "precision"] == 0.25
+    page = (tmp_path / "tables" / "truth.md").read_text()
+    assert page.index(f"| finds | 0.50 [{low:.2f}, {high:.2f}] | 0.12 [0.12, 0.12] |") < page.index("| alarms | 0.25")
+    assert not integrity.of_tables(tmp_path)[1]
+
+
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert truth.main([str(tmp_path)]) == 2
     assert "expected the folder of python -m benchmark +sweeps=truth" in capsys.readouterr().err
