@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from benchmark.errors import NotApplicable, UserError
 from benchmark.protocols import Batch, Method
-from methods._relevance import Composite, Epsilon, Gamma, Propagation, Rule, propagated
+from methods._relevance import Propagation, propagated
+from methods._rules import Composite, Epsilon, Gamma, Rule
 
 
 @dataclass(frozen=True)

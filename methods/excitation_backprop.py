@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from benchmark.protocols import Batch, Method
 from methods import _operations
 from methods._operations import with_backward
-from methods._relevance import AlphaBeta, Composite, Propagation, divided, propagated
+from methods._relevance import Propagation, propagated
+from methods._rules import AlphaBeta, Composite, divided
 
 _NO_NEURONS = ("softmax", "layer_norm", "rms_norm", "group_norm")
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from benchmark.errors import UserError
 from benchmark.protocols import Batch, Method
-from methods._relevance import AlphaBeta, Composite, Epsilon, Gamma, Rule, Spread, ZBox, propagated
+from methods._relevance import propagated
+from methods._rules import AlphaBeta, Composite, Epsilon, Gamma, Rule, Spread, ZBox
 
 Sharing = Literal["epsilon", "gamma", "z_plus", "alpha_beta"]
 FirstSharing = Literal["z_box", "flat", "w_square"]
