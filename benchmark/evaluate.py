@@ -104,8 +104,8 @@ class Evaluation:
             },
         }
         try:
-            self._check(metric)
             parts = self._parts(metric)
+            self._check(metric)
             started = time.perf_counter()
             with passes.counted(self.subject.model.network) as count:
                 rows = self._score(choice, metric, parts)

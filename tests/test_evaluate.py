@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from benchmark import passes, plugins, records, subjects
 from benchmark.cells import Choice
 from benchmark.choices import CONF
-from benchmark.errors import UserError
+from benchmark.errors import NotApplicable, UserError
 from benchmark.evaluate import Evaluation
 from benchmark.progress import Progress
 from benchmark.protocols import Batch, Measure, Method, Metric, Scores
@@ -137,6 +137,19 @@ def test_not_applicable_says_why(tmp_path: Path, subject: Subject) -> None:
     record = evaluation(tmp_path, subject, Magnitude()).record(plugins.choose("completeness", metric), metric)
     assert "f(x) - f(baseline)" in record.facts["reason"]
     assert set(record.rows["status"]) == {"not_applicable"}
+
+
+def test_parts_of_what_is_not_applicable_are_filed_too(tmp_path: Path, subject: Subject) -> None:
+    """Else a table would say of them that nothing has been computed yet."""
+
+    class Speechless(Method):
+        def attribute(self, model: nn.Module, batch: Batch) -> Tensor:
+            raise NotApplicable("nothing to say")
+
+    metric = SRG(steps=4)
+    evaluation(tmp_path, subject, Speechless()).record(plugins.choose("srg", metric), metric)
+    filed = {each.cell.metric.name: each.facts["reason"] for each in records.read_all(tmp_path)}
+    assert filed == dict.fromkeys(("deletion", "insertion", "srg"), "nothing to say")
 
 
 def test_timing_survives_an_invalid_first_map(tmp_path: Path, subject: Subject) -> None:
