@@ -50,6 +50,8 @@ def _of_rows(record: Record) -> Iterator[str]:
     if len(wrong):
         row = wrong.iloc[0]
         yield f"{row.measure} of {row.uid} is {row.value} and its status {row.status}: only what is ok has a value"
+    if record.facts["reason"] and (rows["status"] != "not_applicable").any():
+        yield f"it has scores and says that it is not applicable: {record.facts['reason']}"
     stated = [measure["name"] for measure in record.facts["measures"]]
     if set(rows["measure"]) != set(stated):
         yield f"it holds {', '.join(sorted(set(rows['measure'])))} and states {', '.join(sorted(stated))}"

@@ -385,6 +385,14 @@ def test_two_classes_of_one_image_are_found(results: Path, verified) -> None:
     assert f"{path}: it explains two classes of one image" in verified(results, "--rows", "0")[1]
 
 
+def test_scores_of_what_is_not_applicable_are_refused(results: Path, verified) -> None:
+    path = record(results, "smoothgrad", "deletion")
+    edit(path, change=lambda metadata: metadata.update(reason="has no meaning here"))
+    code, text, _ = verified(results, "--rows", "0")
+    assert code == 1
+    assert f"{path}: it has scores and says that it is not applicable: has no meaning here" in text
+
+
 def test_images_must_be_those_of_the_data_set(results: Path, verified) -> None:
     """Also where all records agree on others."""
     for path in (results / "records").rglob("*.parquet"):
