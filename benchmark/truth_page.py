@@ -103,7 +103,7 @@ _LINES = {
 def _text(value: float, low: float = np.nan, high: float = np.nan) -> str:
     if np.isnan(value):
         return ""
-    return f"{value:.2f}" if np.isnan(low) else f"{value:.2f} [{low:.2f}, {high:.2f}]"
+    return f"{value:z.2f}" if np.isnan(low) else f"{value:z.2f} [{low:z.2f}, {high:z.2f}]"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
