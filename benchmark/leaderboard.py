@@ -18,7 +18,7 @@ from benchmark import mixing, records
 from benchmark.cells import Choice, digest
 from benchmark.certificate import certified
 from benchmark.errors import UserError
-from benchmark.frames import AXES, COST, Labels, Scored, assemble, labels, summarise, take
+from benchmark.frames import AXES, COST, Labels, Scored, assemble, csv, labels, summarise, take
 from benchmark.html_table import html
 from benchmark.interruption import interruptible
 from benchmark.latex import latex
@@ -53,7 +53,6 @@ _COST_LEGEND = (
 
 _PLACES = "Bold is the best mean of the methods shown in a column that ranks, underlined the second."
 _FORMATS = ("csv", "md", "parquet", "tex", "html")
-_ROLES_IN_CSV = {"null": "null row", "oracle": "oracle row"}  # pandas reads the bare word null as no value
 
 
 @dataclass(frozen=True)
@@ -185,7 +184,7 @@ def _write_file(path: Path, parts: dict[str, pd.DataFrame], board: Board) -> Pat
         records.write_whole(path, lambda temporary: summary.to_parquet(temporary, index=False))
         return path
     written: dict[str, Callable[[], str]] = {
-        ".csv": lambda: summary.replace({"role": _ROLES_IN_CSV}).to_csv(index=False, float_format="%.6g"),
+        ".csv": lambda: csv(summary),
         ".md": lambda: "\n".join(_markdown(name, part, board.left_out) for name, part in parts.items()),
         ".tex": lambda: latex(summary, board.origins),
         ".html": lambda: html(

@@ -17,16 +17,21 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.stats import permutation_test
 
 from benchmark import mixing, records, truth_page
 from benchmark.agreement import validity
 from benchmark.errors import UserError
-from benchmark.frames import COST, assemble, identity, labels, take, wide
+from benchmark.frames import COST, assemble, csv, identity, labels, take, wide
 from benchmark.interruption import interruptible
 from benchmark.records import Record
-from benchmark.statistics import RESAMPLES, bootstrap_interval, bootstrap_intervals
+from benchmark.statistics import bootstrap_interval, bootstrap_intervals
 from benchmark.truth_page import REFERENCE
 
+_TIE = 1e-6
+"""Masses of networks that differ by less differ by rounding."""
+_SPLITS = 20_000
+"""Ways to part networks into two groups that are all tried; of more, so many are drawn."""
 FEWEST = 10
 """Of fewer methods the order under a metric says too little to be judged."""
 
@@ -74,8 +79,8 @@ def _half(record: Record) -> bool:
 def shortcut_table(found: Iterable[Record]) -> pd.DataFrame:
     """How well each method tells networks that use a watermark from those that do not: a row a model and method.
 
-    Columns: model, method, role, used, models, then mass, gap, gap_unused and auroc, each with `_low` and `_high`, and
-    slope; NaN where the records do not say. A method that is not applicable has no row.
+    Columns: model, method, role, used, models, then mass, gap and gap_unused, each with `_low` and `_high`, slope,
+    auroc and auroc_p; NaN where the records do not say. A method that is not applicable has no row.
     """
     rows = _rows(found, "shortcut", "shortcut_mass")
     if rows.empty:
@@ -86,7 +91,7 @@ def shortcut_table(found: Iterable[Record]) -> pd.DataFrame:
     ).reset_index()
     aligned = wanted[wanted["split"] == "aligned"]
     drops = aligned.groupby(["model", "network"])[["drop_mark", "drop_object"]].mean()
-    used = (drops["drop_mark"] > 0) & (drops["drop_mark"] >= 5 * drops["drop_object"])
+    used = (drops["drop_mark"] >= 1) & (drops["drop_mark"] >= 5 * drops["drop_object"])
     results = []
     for (model, method, role), part in wanted.groupby(["model", "method", "role"], sort=False):
         if part["shortcut_mass"].isna().all():
@@ -186,22 +191,23 @@ def _interval(name: str, values: pd.Series) -> dict[str, float]:
 
 def _spearman(a: pd.Series, b: pd.Series) -> float:
     """NaN where either is constant or there are fewer than three networks."""
+    a = (a / _TIE).round()
     if len(a) < 3 or a.isna().any() or np.ptp(a) == 0 or np.ptp(b) == 0:
         return np.nan
     return float(np.corrcoef(a.rank(), b.loc[a.index].rank())[0, 1])
 
 
 def _auroc(used: pd.Series, unused: pd.Series) -> dict[str, float]:
-    """Share of pairs in which the network that uses the mark has more mass, ties half; networks are resampled."""
-    missing = {"auroc": np.nan, "auroc_low": np.nan, "auroc_high": np.nan}
+    """Share of pairs in which the network that uses the mark has more mass, ties half, and its p by permutation."""
     if len(used) < 2 or len(unused) < 2 or used.isna().any() or unused.isna().any():
-        return missing
-    wins = (np.sign(used.to_numpy()[:, None] - unused.to_numpy()) + 1) / 2
-    rng = np.random.default_rng(0)
-    first = rng.integers(len(used), size=(RESAMPLES, len(used), 1))
-    second = rng.integers(len(unused), size=(RESAMPLES, 1, len(unused)))
-    low, high = np.quantile(wins[first, second].mean((1, 2)), [0.025, 0.975])
-    return {"auroc": wins.mean(), "auroc_low": low, "auroc_high": high}
+        return {"auroc": np.nan, "auroc_p": np.nan}
+
+    def share(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
+        more = np.moveaxis(a, axis, -1)[..., :, None] - np.moveaxis(b, axis, -1)[..., None, :]
+        return ((np.sign(np.where(np.abs(more) > _TIE, more, 0)) + 1) / 2).mean((-2, -1))
+
+    test = permutation_test((used, unused), share, vectorized=True, n_resamples=_SPLITS, rng=0)
+    return {"auroc": float(test.statistic), "auroc_p": float(test.pvalue)}
 
 
 TABLES: dict[str, Callable[[Iterable[Record]], pd.DataFrame]] = {
@@ -229,7 +235,7 @@ def write(root: Path) -> list[Path]:
             "expected the folder of python -m benchmark +sweeps=truth"
         )
     texts = {"truth.md": truth_page.markdown(tables)}
-    texts |= {f"{name}.csv": table.to_csv(index=False, float_format="%.6g") for name, table in tables.items()}
+    texts |= {f"{name}.csv": csv(table) for name, table in tables.items()}
     paths = [_written(root / "tables" / name, text) for name, text in texts.items()]
     if "validity" in tables:
         from benchmark.validity_picture import picture

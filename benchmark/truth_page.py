@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from benchmark.tables import markdown_escaped
+
 REFERENCE = "srg_rendered.srg"
 """The column that metrics are held against: SRG with scenes drawn anew in place of perturbed images."""
 
@@ -17,12 +19,13 @@ _TEXTS = {
         "rows are left out. 1: the metric ranks as the truth does; 0: it knows nothing of it. `mean`: over tables."
     ),
     "shortcuts": (
-        "A network uses the watermark if its logit loses at least five times as much without the mark as without the "
-        "object, both drawn anew. `mass`: share of the positive map on the mark, in networks that use it. `gap`: how "
-        "much more that is than on a decoy in its place; `gap unused`: the same in networks that do not use it, where "
-        "0 is right. `slope`: rank correlation over networks of mass and of what the logit loses without the mark. "
-        "`auroc`: chance that a network that uses the mark has more mass than one that does not. Intervals are over "
-        "scenes, that of `auroc` over networks."
+        "A network uses the watermark if, in the mean over scenes, its logit loses at least 1 without the mark, and "
+        "five times as much as without the object, both drawn anew. `mass`: share of the positive map on the mark, in "
+        "networks that use it. `gap`: how much more that is than on a decoy in its place; `gap unused`: the same in "
+        "networks that do not use it, where 0 is right. `slope`: rank correlation over networks of mass and of what "
+        "the logit loses without the mark. `auroc`: chance that a network that uses the mark has more mass than one "
+        "that does not; `p`: of a permutation test over networks that there is nothing to it, two-sided. Intervals are "
+        "over scenes."
     ),
     "contrast": (
         "Share of the positive map on the object, in the network that is to name the shape minus in the one that is to "
@@ -62,13 +65,13 @@ def _shortcut_lines(table: pd.DataFrame) -> list[str]:
         ordered = part.sort_values(["auroc", "gap", "mass"], ascending=False, kind="stable")
         rows = []
         for row in ordered.to_dict("records"):
-            mass, gap, unused, auroc = (
-                _text(*(row[f"{name}{end}"] for end in ("", "_low", "_high")))
-                for name in ("mass", "gap", "gap_unused", "auroc")
+            mass, gap, unused = (
+                _text(*(row[f"{name}{end}"] for end in ("", "_low", "_high"))) for name in ("mass", "gap", "gap_unused")
             )
-            rows.append([row["method"], mass, gap, unused, _text(row["slope"]), auroc])
+            p = "" if np.isnan(row["auroc_p"]) else f"{row['auroc_p']:.2g}"
+            rows.append([row["method"], mass, gap, unused, _text(row["slope"]), _text(row["auroc"]), p])
         lines += [f"### {model}: {first.used} of {first.models} networks use the watermark", ""]
-        lines += [*_table(["method", "mass", "gap", "gap unused", "slope", "auroc"], rows), ""]
+        lines += [*_table(["method", "mass", "gap", "gap unused", "slope", "auroc", "p"], rows), ""]
     return lines
 
 
@@ -111,4 +114,4 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(map(str, cells))} |"
+    return f"| {' | '.join(map(markdown_escaped, cells))} |"

@@ -93,7 +93,7 @@ class ShortcutMass(Metric):
     """Share of the positive relevance on the watermark of a scene, where the model is shown to use it.
 
     What the target's logit loses when the scene is drawn without the watermark (the part called mark) and without the
-    object certifies an image, by the model's own behaviour on images like those that it knows: drop_mark > 0 and
+    object certifies an image, by the model's own behaviour on images like those that it knows: drop_mark >= `least` and
     drop_mark >= `factor` drop_object.
 
         certified      the share of the watermark on certified images, undefined on others; higher is better
@@ -107,6 +107,8 @@ class ShortcutMass(Metric):
 
     Attributes:
         factor: how many times more than the object the watermark must matter.
+        least: logits that it must be worth: 1 is a factor e in the odds of the target where other logits stay. Without
+            it a scene on which nothing matters would be certified.
         reduce: channel reduction of the map.
 
     Raises:
@@ -114,9 +116,10 @@ class ShortcutMass(Metric):
     """
 
     factor: float = 5.0
+    least: float = 1.0
     reduce: maps.Reduce = "sum"
 
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
     family: ClassVar[str] = "truth"
     measures: ClassVar[tuple[Measure, ...]] = (
         Measure("certified", higher_is_better=True, range=(0.0, 1.0)),
@@ -127,8 +130,8 @@ class ShortcutMass(Metric):
 
     def __post_init__(self) -> None:
         maps.check_reduce(self.reduce)
-        if self.factor <= 0:
-            raise UserError(f"the shortcut mass needs factor > 0, not {self.factor}")
+        if self.factor <= 0 or self.least <= 0:
+            raise UserError(f"the shortcut mass needs factor > 0 and least > 0, not {self.factor} and {self.least}")
 
     def prepare(self, model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
         """What the logit loses without the watermark and without the object, `(N,)` each, NaN where there is none."""
@@ -147,7 +150,7 @@ class ShortcutMass(Metric):
     ) -> Scores:
         mark, thing = prepared["drop_mark"], prepared["drop_object"]
         share = _share(batch, attributions, "mark", self.reduce)
-        used = (mark > 0) & (mark >= self.factor * thing)
+        used = (mark >= self.least) & (mark >= self.factor * thing)
         certified = share.where(used, torch.nan)
         return Scores({"certified": certified, "shortcut_mass": share, "drop_mark": mark, "drop_object": thing})
 

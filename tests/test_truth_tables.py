@@ -115,11 +115,14 @@ class TestShortcuts:
     MASS = np.linspace(0.5, 0.7, SCENES)
 
     def found(self) -> list[Record]:
-        """Two networks use the mark and two do not; one method sees it, one marks every mark, one is blind."""
-        networks = {"rho1": (9.0, 1.0), "rho1-seed1": (8.0, 1.5), "rho0.5": (1.0, 1.0), "rho0": (-0.1, 9.0)}
+        """Two networks use the mark, one loses three times as much without it, one next to nothing.
+
+        One method sees the mark, one marks every mark, one is blind.
+        """
+        networks = {"rho1": (9.0, 1.0), "rho1-seed1": (8.0, 1.5), "rho0.5": (3.0, 1.0), "rho0": (0.5, -9.0)}
         found = []
         for network, (mark, thing) in networks.items():
-            used = mark >= 5 * thing
+            used = mark > 5
             sees = {"aligned": self.MASS if used else 0.1, "decoy": 0.1}
             for split in ("aligned", "decoy"):
                 found += [
@@ -147,7 +150,26 @@ class TestShortcuts:
     def test_detection(self) -> None:
         table = self.table()
         assert table["auroc"].to_dict() == pytest.approx({"sees": 1.0, "edges": 0.5, "blind": 0.0})
-        assert table.loc["sees", ["auroc_low", "auroc_high"]].tolist() == [1.0, 1.0]
+        # Two networks of four can be parted in six ways, of which one is this and one its opposite.
+        assert table["auroc_p"].to_dict() == pytest.approx({"sees": 2 / 6, "edges": 1.0, "blind": 2 / 6})
+
+    def test_rounding_detects_nothing(self) -> None:
+        """A map that is constant in every network, up to the last digit."""
+        masses = {"rho1": 1 / 64 + 7e-12, "rho1-seed1": 1 / 64 + 5e-12, "rho0.5": 1 / 64, "rho0": 1 / 64 - 5e-12}
+        drops = {"rho1": (9.0, 1.0), "rho1-seed1": (8.0, 1.5), "rho0.5": (3.0, 1.0), "rho0": (0.5, -9.0)}
+        found = [shortcut("flat", name, "aligned", mass, *drops[name]) for name, mass in masses.items()]
+        (row,) = truth.shortcut_table(found).to_dict("records")
+        assert row["auroc"] == 0.5
+        assert np.isnan(row["slope"])
+
+    def test_detection_is_a_share_of_pairs(self) -> None:
+        """Masses (5, 3) of users against (4, 1): three pairs of four; the six ways to part 5, 4, 3, 1 by hand."""
+        drops = {"a": (9.0, 1.0), "b": (8.0, 1.0), "c": (3.0, 1.0), "d": (0.5, 0.0)}
+        masses = dict(zip(drops, (0.5, 0.3, 0.4, 0.1), strict=True))
+        found = [shortcut("some", name, "aligned", masses[name], *drops[name]) for name in drops]
+        (row,) = truth.shortcut_table(found).to_dict("records")
+        # Of {5,4}, {5,3}, {5,1}, {4,3}, {4,1}, {3,1} the first two have as much or more; two-sided twice 2 / 6.
+        assert (row["auroc"], row["auroc_p"]) == (0.75, pytest.approx(4 / 6))
 
     def test_slope_is_a_rank_correlation_over_networks(self) -> None:
         """Masses (1, 1, 0, 0) against drops in the order (4, 3, 2, 1): r of (3.5, 3.5, 1.5, 1.5) is 2 / sqrt(5)."""
@@ -232,10 +254,11 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "### small_cnn: 2 of 4 networks use the watermark" in page
     low, high = bootstrap_interval(TestShortcuts.MASS)
     mass, gap = f"0.60 [{low:.2f}, {high:.2f}]", f"0.50 [{low - 0.1:.2f}, {high - 0.1:.2f}]"
-    assert f"| sees | {mass} | {gap} | 0.00 [0.00, 0.00] | 0.89 | 1.00 [1.00, 1.00] |" in page
+    assert f"| sees | {mass} | {gap} | 0.00 [0.00, 0.00] | 0.89 | 1.00 | 0.33 |" in page
     assert page in capsys.readouterr().out
     table = pd.read_csv(tmp_path / "tables" / "shortcuts.csv").set_index("method")
     assert table["auroc"].to_dict() == {"sees": 1.0, "edges": 0.5, "blind": 0.0}
+    assert table["role"].to_dict() == {"sees": "method", "edges": "null row", "blind": "method"}
 
 
 def test_checking_the_tables_writes_nothing(tmp_path: Path) -> None:
@@ -257,7 +280,7 @@ def test_tables_are_checked_against_the_records(tmp_path: Path) -> None:
     assert set(written) <= set(checked)
     assert not faults
     table = tmp_path / "tables" / "shortcuts.csv"
-    table.write_text(table.read_text().replace(",1,1,1", ",0.9,1,1"))
+    table.write_text(table.read_text().replace(",1,0.333333", ",0.9,0.333333"))
     [(path, fault)] = integrity.of_tables(tmp_path)[1]
     assert path == table
     assert "python -m benchmark.truth" in fault

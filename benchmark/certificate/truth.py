@@ -230,7 +230,7 @@ def mass_company(metric: str) -> Iterator[Check]:
 
 def certified(metric: str) -> Iterator[Check]:
     """f = sum of the pixels: a mark of four pixels and an object of four, whose contributions are set."""
-    cases = ((8.0, 1.0), (8.0, 1.5), (8.0, 1.7), (8.0, 9.0), (1.0, -3.0), (-1.0, -9.0), (0.0, 0.0), (0.0, -2.0))
+    cases = ((8.0, 1.0), (8.0, 1.5), (8.0, 1.7), (8.0, 9.0), (1.1, -3.0), (-1.0, -9.0), (0.9, 0.0), (0.0, -2.0))
     pixels = torch.zeros(len(cases), 1, 6, 6, dtype=torch.float64)
     parts = torch.zeros(len(cases), 6, 6, dtype=torch.int64)
     parts[:, :2, :2], parts[:, 4:, 4:] = 2, 1
@@ -243,7 +243,7 @@ def certified(metric: str) -> Iterator[Check]:
     share, nan = 8 / (8 + 16), math.nan
     expected = _column([share, share, nan, nan, share, nan, nan, nan])
     found = outcome(build(metric), model, batch, maps).values
-    claim = "certified where the mark's drop is above 0 and five times the object's"
+    claim = "certified where the mark's drop is 1 or more and five times the object's"
     yield check(metric, known.name, claim, found["certified"], expected)
     yield check(metric, known.name, "every scene with a mark has a share", found["shortcut_mass"], share)
     yield check(metric, known.name, "drop_mark: what it contributes", found["drop_mark"], mark)
@@ -251,6 +251,9 @@ def certified(metric: str) -> Iterator[Check]:
     lenient = outcome(build(metric, factor=4.0), model, batch, maps).values["certified"]
     expected = _column([share, share, share, nan, share, nan, nan, nan])
     yield check(metric, known.name, "certified at four times", lenient, expected)
+    slight = outcome(build(metric, least=0.8), model, batch, maps).values["certified"]
+    expected = _column([share, share, nan, nan, share, nan, share, nan])
+    yield check(metric, known.name, "certified from 0.8 logits", slight, expected)
     unmarked = outcome(build(metric), model, replace(batch, parts=parts % 2), maps).values
     for name in ("certified", "shortcut_mass", "drop_mark"):
         yield check(metric, known.name, f"no mark, {name}: undefined", unmarked[name], math.nan)
