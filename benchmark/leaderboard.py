@@ -1,6 +1,6 @@
 """Ranked tables from records: `python -m benchmark.leaderboard [DIR]`. Nothing is computed again.
 
-A sweep writes `<root>/tables/` from all records, of several versions of a method or metric those filed last. The
+A sweep writes `<root>/tables/` from all records, of several versions of a method or metric the highest. The
 command refuses to choose by itself. A selection is printed, and written only where `--out` says.
 """
 
@@ -82,8 +82,8 @@ def tidy(root: Path) -> pd.DataFrame:
 def write_tables(root: Path) -> list[Path]:
     """Write `leaderboard` and `cost`, in every format, under `<root>/tables/` from all records under `root`.
 
-    Of several versions of a method or metric in one table, and of several lists of images, those filed last are taken;
-    the others are counted in a sentence.
+    Of several versions of a method or metric in one table the highest is taken, of several lists of images the one
+    filed last; the others are counted in a sentence.
 
     Returns:
         The paths written; there is no `cost` without timings, and no `leaderboard` with nothing else.
@@ -118,7 +118,7 @@ def select(root: Path, selection: Selection, newest: bool = False) -> Board:
     """The tables of what `selection` asks for; letters compare all methods of a column, shown or not.
 
     Args:
-        newest: of several versions, or lists of images, take those filed last instead of refusing.
+        newest: of several versions take the highest, of several lists of images those filed last, instead of refusing.
 
     Raises:
         UserError: a table would mix versions, lists of images or devices of timings; nothing is of the name that was
@@ -245,7 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for axis in AXES:
         parser.add_argument(f"--{axis}", metavar="NAMES", help=f"only this {axis.replace('dataset', 'data set')}")
     parser.add_argument("--device", metavar="NAME", help="timings of this device only, by a part of its name")
-    parser.add_argument("--newest", action="store_true", help="of several versions take the one that was filed last")
+    parser.add_argument("--newest", action="store_true", help="of several versions take the highest")
     parser.add_argument(
         "--out", metavar="PATH", type=Path, help=f"a folder, or one file that ends in {', '.join(_FORMATS)}"
     )

@@ -20,7 +20,7 @@ class Mixture:
     Attributes:
         table: the model and the data set, in words.
         what: `method rise`, `metric srg`, `images` or `device`.
-        kinds: the cells by what they are (`rise@1`, `rise@2`), the kind that was filed last in front.
+        kinds: the cells by what they are (`rise@1`, `rise@2`), in front the highest version, or what was filed last.
     """
 
     table: str
@@ -85,7 +85,7 @@ def listing(one: Scored) -> frozenset[tuple[str, int]]:
 
 
 def newest(scored: Sequence[Scored], failed: Sequence[Failed]) -> tuple[list[Scored], list[Failed], list[str]]:
-    """The cells that may stand in tables together: of versions and lists of images those that were filed last.
+    """The cells that may stand in tables together: of versions the highest, of lists of images those filed last.
 
     A failed cell goes where the same method and metric have a number in the version that stays. Timings of several
     devices all stay: a table of its own shows each.
@@ -129,10 +129,7 @@ def sentence(mixture: Mixture) -> str:
             "list that was filed last, --method and --metric leave cells out"
         )
     axis = mixture.what.partition(" ")[0]
-    return (
-        f"a table never mixes versions ({there}): --newest keeps the version that was filed last, "
-        f"--{axis} {last} chooses one"
-    )
+    return f"a table never mixes versions ({there}): --newest keeps the highest, --{axis} {last} chooses one"
 
 
 def _by_table(scored: Sequence[Scored]) -> Iterator[tuple[str, list[Scored]]]:
@@ -146,8 +143,15 @@ def _by_table(scored: Sequence[Scored]) -> Iterator[tuple[str, list[Scored]]]:
 def _mixture(table: str, what: str, kinds: Mapping[str, list[Scored]]) -> list[Mixture]:
     if len(kinds) < 2:
         return []
-    order = sorted(kinds, key=lambda each: (max(map(_filed, kinds[each])), len(kinds[each]), each), reverse=True)
+    order = sorted(
+        kinds, key=lambda each: (_number(each), max(map(_filed, kinds[each])), len(kinds[each]), each), reverse=True
+    )
     return [Mixture(table, what, {each: kinds[each] for each in order})]
+
+
+def _number(kind: str) -> int:
+    """The version in `rise@2`, whatever date its records bear; 0 for what has none."""
+    return int(found[1]) if (found := re.search(r"@(\d+)", kind)) else 0
 
 
 def _filed(one: Scored) -> str:

@@ -41,7 +41,7 @@ class Never(Unable):
     """The record cannot be computed again anywhere."""
 
 
-class Older(Never):
+class Older(Unable):
     """The record is of another version of its method or metric than today's."""
 
 
@@ -84,6 +84,7 @@ def recipe(path: Path, record: Record, places: Mapping[str, str], trusted: Colle
     with _noted(reasons):
         method, _ = _plugin("method", record, trusted)
         _check_facts(record, role=method.role, method={name: getattr(method, name) for name in _METHOD_FACTS})
+        _check_budget(record, method)
     with _noted(reasons):
         metric, choice = _plugin("metric", record, trusted)
         _check_facts(record, measures=[asdict(measure) for measure in metric.measures], family=metric.family)
@@ -139,13 +140,13 @@ def _check_kept(record: Record) -> None:
     if CELL in set(record.rows["uid"]):
         raise Never("timings are no two times the same")
     if before:
-        raise Never("it is from before records said what they are built from")
+        raise Unable("it is from before records said what they are built from")
 
 
 def _subject(record: Record, places: Mapping[str, str], trusted: Collection[str]) -> DictConfig:
     """What builds its model and data set, and how its batches were cut."""
     if _is_from_before(record):
-        raise Never("it does not say what its model and data set are built from")
+        raise Unable("it does not say what its model and data set are built from")
     build, settings = record.facts["build"], record.facts["environment"]["settings"]
     for axis in ("model", "dataset"):
         _check_targets(build[axis], GROUPS[axis], trusted)
@@ -224,6 +225,8 @@ def _plugin(axis: str, record: Record, trusted: Collection[str]) -> tuple[Any, C
     choice: Choice = getattr(record.cell, axis)
     today = _version(_class(axis, record, trusted))
     if today != _own(choice.version):
+        if _number(today) < _number(choice.version):
+            raise Refused(f"it is of version {choice.version} of {axis} {choice.name}, whose latest is {today}")
         raise Older(f"{axis} {choice.name} was version {choice.version} and is {today}")
     try:
         settings = OmegaConf.create(_config(axis, record))
@@ -241,6 +244,16 @@ def _plugin(axis: str, record: Record, trusted: Collection[str]) -> tuple[Any, C
     if again.version != choice.version:
         raise Older(f"{axis} {choice.name} was version {choice.version} and is {again.version}")
     return plugin, again
+
+
+def _number(version: str) -> int:
+    return int(found[0]) if (found := re.match(r"\d+", version)) else 0
+
+
+def _check_budget(record: Record, method: Method) -> None:
+    budget = record.facts.get("budget")
+    if budget is not None and method.within(budget) != method:
+        raise Refused(f"it states a budget of {budget} passes an image, which its method exceeds")
 
 
 def _check_facts(record: Record, **known: Any) -> None:

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import permutation_test
 
 from benchmark import mixing, records, truth_page
 from benchmark.agreement import validity
@@ -40,7 +39,7 @@ def validity_table(found: Iterable[Record]) -> pd.DataFrame:
     """How well each metric orders methods as the re-rendered truth does: a row a model, data set and column.
 
     Columns that score fewer than ten methods are left out, and the halves that the reference is made of. Of several
-    versions those filed last are taken.
+    versions the highest are taken.
 
     Columns: dataset, model, column, family, tau, low, high, methods (how many were ordered).
     """
@@ -199,6 +198,8 @@ def _spearman(a: pd.Series, b: pd.Series) -> float:
 
 def _auroc(used: pd.Series, unused: pd.Series) -> dict[str, float]:
     """Share of pairs in which the network that uses the mark has more mass, ties half, and its p by permutation."""
+    from scipy.stats import permutation_test  # slow to import
+
     if len(used) < 2 or len(unused) < 2 or used.isna().any() or unused.isna().any():
         return {"auroc": np.nan, "auroc_p": np.nan}
 

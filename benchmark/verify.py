@@ -35,14 +35,15 @@ all its rows are compared. On the processor and torch of the record all digits m
 an area under a curve may be off by 1e-4 of its measure's range, a point of a curve by 1e-2, any other value by 1e-3;
 where the range is open, of the measure's usual size in the record, or of the number itself.
 
-A record of other weights, of a place that is not given or of code that is not trusted is no fault; it is counted. A
-certificate of RESULTS other than the project's own is proved again, by the module in its name, which needs --trust.
+A record of other weights, of an older version, of a place that is not given or of code that is not trusted is no
+fault; it is counted. In a submission every record has a digest of its rows. A certificate of RESULTS other than the
+project's own is proved again, by the module in its name, which needs --trust.
 
 Exit code: 0 if all is well, 1 if a file is refused, 2 if nothing could be checked, or if rows were to be computed again
-and not one could be, though there are records that are neither timings nor from before nor of another version."""
+and not one could be, though there are records that are no timings."""
 
 
-_UNPROVED = "for want of weights, places or trust, as far as tried: their numbers stand as filed"
+_UNPROVED = "for want of weights, places, trust or the code of their version: their numbers stand as filed"
 _NO_NULL = "nothing there says what a map scores that knows nothing of the model"
 
 
@@ -55,7 +56,7 @@ class Report:
         counts: of records, tables and rows, by what became of them.
         older: how many records are of an older version, by the sentence that says of which.
         unable: how many records cannot be computed again, by the reason.
-        wanting: those of them that could be computed elsewhere: with their weights, places or code.
+        wanting: the files of both, whose numbers stand as filed.
         possible: how many records could be computed again, here or elsewhere.
         no_null: models and data sets without a null row.
         differs: in what this place differs from that of the records.
@@ -139,6 +140,7 @@ def _checked(options: argparse.Namespace, report: Report) -> dict[Path, Record]:
     paths = sorted(Path(root, "records").rglob("*.parquet"))
     if not paths:
         raise UserError(f"{root} holds no records: expected the folder of a sweep, made by python -m benchmark")
+    submitted = Path(root, manifest.NAME).exists()
     read: dict[Path, Record] = {}
     faults: list[tuple[Path, str]] = []
     for path in paths:
@@ -147,7 +149,9 @@ def _checked(options: argparse.Namespace, report: Report) -> dict[Path, Record]:
             faults += integrity.of_record(root, path, record)
             # Curves are most of a record, and are looked at once.
             read[path] = replace(record, rows=record.rows.drop(columns="curve"))
-            report.counts["no digest"] += record.rows_digest is None
+            if record.rows_digest is None:
+                report.counts["no digest"] += 1
+                faults += [(path, "it has no digest of its rows, as all of a submission have")] * submitted
         except UserError as error:
             faults.append((path, str(error).removeprefix(f"{path} ")))
         except records.MALFORMED as error:
@@ -201,6 +205,7 @@ def _recompute(found: Mapping[Path, Record], options: argparse.Namespace, report
             recipes.append(recipe(path, record, options.places, options.trust))
         except Older as reason:
             report.older[str(reason)] += 1
+            report.wanting.add(path)
         except Unable as reason:
             report.unable[str(reason)] += 1
             report.wanting |= set() if isinstance(reason, Never) else {path}

@@ -682,15 +682,15 @@ def test_versions_are_refused_until_one_is_chosen(
     axis: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = {"method": "rise", "metric": "srg"}[axis]
-    for version, created, level in (("2", "2025-01-01", 0.3), ("1", "2026-01-01", 0.6)):
+    for version, created, level in (("9", "2026-01-01", 0.3), ("10", "2025-01-01", 0.6)):
         choice = Choice(name, {"option": 3}, version)
         of = cell(choice) if axis == "method" else cell("rise", choice)
         records.write(tmp_path, filed(of, [level + step for step in STEPS], created))
     records.write(tmp_path, filed(cell("lime", "deletion"), STEPS))
     said = refused(capsys, tmp_path)
-    assert f"small_cnn on shapes: {name}@1 (1 cell), {name}@2 (1 cell)" in said
-    assert f"--newest keeps the version that was filed last, --{axis} {name}@1 chooses one" in said
-    for arguments, mean in ((["--newest"], 0.6), ([f"--{axis}", f"{name}@1"], 0.6), ([f"--{axis}", f"{name}@2"], 0.3)):
+    assert f"small_cnn on shapes: {name}@10 (1 cell), {name}@9 (1 cell)" in said
+    assert f"--newest keeps the highest, --{axis} {name}@10 chooses one" in said
+    for arguments, mean in ((["--newest"], 0.6), ([f"--{axis}", f"{name}@10"], 0.6), ([f"--{axis}", f"{name}@9"], 0.3)):
         assert leaderboard.main([str(tmp_path), *arguments, "--out", str(tmp_path / "one.csv")]) == 0
         printed = capsys.readouterr().out
         table = pd.read_csv(tmp_path / "one.csv")
@@ -700,13 +700,13 @@ def test_versions_are_refused_until_one_is_chosen(
         assert "@" not in "".join(table["method"] + table["column"])
     assert leaderboard.main([str(tmp_path), "--metric", "deletion"]) == 0, "this table mixes nothing"
     capsys.readouterr()
-    # A sweep goes on: what was filed last, and a sentence on the rest.
+    # A sweep goes on: the highest version, whatever the dates say, and a sentence on the rest.
     text = report(tmp_path)
-    assert f"left out of small_cnn on shapes: {name}@2 (1 cell), older than {name}@1" in text
+    assert f"left out of small_cnn on shapes: {name}@9 (1 cell), older than {name}@10" in text
     assert "0.600" in text
     assert "0.300" not in text
     for end in ("md", "html"):
-        assert f"{name}@2 (1 cell)" in Path(tmp_path, "tables", f"leaderboard.{end}").read_text(encoding="utf-8")
+        assert f"{name}@9 (1 cell)" in Path(tmp_path, "tables", f"leaderboard.{end}").read_text(encoding="utf-8")
 
 
 def test_versions_of_plugins_inside_a_choice_and_of_files_count_too(tmp_path: Path) -> None:

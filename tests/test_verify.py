@@ -228,9 +228,9 @@ def test_an_edited_value_is_found_without_computing(results: Path, verified) -> 
 @pytest.mark.parametrize("metric", ["deletion", "srg", "infidelity", "completeness"])
 def test_an_edited_value_with_its_digest_is_found_by_computing(metric: str, results: Path, verified) -> None:
     """In the last digits of one number, and although the caches of the folder would confirm it."""
-    path = edit(
-        record(results, "smoothgrad", metric), raise_first if metric != "completeness" else un_apply, digest=True
-    )
+    change = raise_first if metric != "completeness" else un_apply
+    applies = lambda metadata: metadata.update(reason=None)  # noqa: E731
+    path = edit(record(results, "smoothgrad", metric), change, applies, digest=True)
     keep(path)
     assert verified(results, "--rows", "0")[0] == 0
     code, text, counts = verified(results, "--rows", "1000")
@@ -403,11 +403,12 @@ def test_images_must_be_those_of_the_data_set(results: Path, verified) -> None:
     assert "its images or classes are not those of its model and data set" in text
 
 
-def test_versions_are_never_mixed_and_old_ones_are_shown(results: Path, verified) -> None:
-    def old(metadata: dict[str, Any]) -> None:
-        metadata["cell"]["metric"]["version"] = "0"
+def version(number: str) -> Callable[[dict[str, Any]], None]:
+    return lambda metadata: metadata["cell"]["metric"].update(version=number)
 
-    path = edit(record(results, "random", "deletion"), change=old, rename=True)
+
+def test_versions_are_never_mixed_and_old_ones_are_shown(results: Path, verified) -> None:
+    path = edit(record(results, "random", "deletion"), change=version("0"), rename=True)
     code, text, counts = verified(results, "--rows", "0")
     assert code == 1
     assert counts["older"] == 1
@@ -415,7 +416,7 @@ def test_versions_are_never_mixed_and_old_ones_are_shown(results: Path, verified
     assert "metric deletion of version " in text
     assert "a table never mixes versions" in text
     assert path.name in text
-    edit(record(results, "smoothgrad", "deletion"), change=old, rename=True)
+    edit(record(results, "smoothgrad", "deletion"), change=version("0"), rename=True)
     code, text, counts = verified(results, "--rows", "0")
     assert code == 0, text
     assert counts["older"] == 2
@@ -643,7 +644,43 @@ def test_records_from_before_are_reported(results: Path, verified) -> None:
     assert counts["without a digest"] == 1
     assert "it is from before records said what they are built from" in text
     keep(path)
-    assert verified(results, "--rows", "5")[0] == 0, "there is nothing that could be computed again anywhere"
+    code, text, _ = verified(results, "--rows", "5")
+    assert code == 2
+    assert "nothing could be computed again" in text
+
+
+def test_a_submission_has_digests(results: Path, tmp_path: Path, verified, capsys) -> None:
+    submission = tmp_path / "submission"
+    assert merge.main([str(results), "--out", str(submission)]) == 0
+    capsys.readouterr()
+    path = edit(record(submission, "random", "deletion"), change=lambda metadata: metadata.pop("rows"))
+    code, text, _ = verified(submission, "--rows", "0")
+    assert code == 1
+    assert f"{path}: it has no digest of its rows, as all of a submission have" in text
+
+
+def test_numbers_of_an_older_version_are_not_proved(results: Path, verified) -> None:
+    """Whatever they are: an exit code of 0 would stand for them."""
+    path = edit(record(results, "random", "deletion"), change=version("0"), rename=True)
+    keep(path)
+    assert verified(results, "--rows", "0")[2]["of them ranked"] == 1
+    code, text, _ = verified(results, "--rows", "5")
+    assert code == 2
+    assert "nothing could be computed again" in text
+
+
+def test_a_version_to_come_is_refused(results: Path, verified) -> None:
+    path = edit(record(results, "random", "deletion"), change=version("99"), rename=True)
+    code, text, _ = verified(results, "--rows", "0")
+    assert code == 1
+    assert f"{path}: it is of version 99 of metric deletion, whose latest is " in text
+
+
+def test_a_budget_that_the_method_exceeds_is_refused(results: Path, verified) -> None:
+    path = edit(record(results, "smoothgrad", "deletion"), change=lambda metadata: metadata.update(budget=2))
+    code, text, _ = verified(results, "--rows", "0")
+    assert code == 1
+    assert f"{path}: it states a budget of 2 passes an image, which its method exceeds" in text
 
 
 def test_a_folder_without_records_or_a_wrong_word(tmp_path: Path, capsys) -> None:
