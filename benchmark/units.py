@@ -71,6 +71,20 @@ def part(batch: Batch, name: str) -> Tensor:
     return units(batch, "part") == batch.part_names.index(name) + 1
 
 
+def truth(batch: Batch) -> Tensor:
+    """What each part contributes to the logit of the target, spread evenly over its pixels: `(N, H, W)`.
+
+    Raises:
+        NotApplicable: the data set does not know it, or knows it of other classes than the model has.
+    """
+    if batch.truth is None:
+        raise NotApplicable("the data set does not know what each part contributes")
+    if batch.truth.shape[1] != batch.logits.shape[1]:
+        known, there = batch.truth.shape[1], batch.logits.shape[1]
+        raise NotApplicable(f"the data set knows what parts contribute to {known} classes, and the model has {there}")
+    return batch.truth[torch.arange(len(batch), device=batch.targets.device), batch.targets]
+
+
 def _places(extent: int, unit: str) -> Tensor:
     """Row, or column, of the unit of each pixel along a side of `extent` pixels."""
     pixel = torch.arange(extent)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
-from benchmark.errors import NotApplicable
+from benchmark import units
 from benchmark.protocols import Batch, Method
 
 
@@ -18,7 +17,8 @@ class Contributions(Method):
     It is the truth of the data set: that of a model only as far as the model has learned it.
 
     Raises:
-        NotApplicable: the data set does not know the contributions of its parts.
+        NotApplicable: the data set does not know the contributions of its parts, or knows those to other classes than
+            the model has.
 
     Example:
         >>> Contributions().attribute(model, batch).sum((1, 2, 3))  # doctest: +SKIP
@@ -29,7 +29,4 @@ class Contributions(Method):
     passes = 0
 
     def attribute(self, model: nn.Module, batch: Batch) -> Tensor:
-        if batch.truth is None:
-            raise NotApplicable("the data set does not know what each part contributes")
-        rows = torch.arange(len(batch), device=batch.targets.device)
-        return batch.truth[rows, batch.targets].unsqueeze(1).to(batch.inputs.dtype)
+        return units.truth(batch).unsqueeze(1).to(batch.inputs.dtype)

@@ -37,7 +37,7 @@ class InputDependence(Metric):
 
     A model that needs the object is no subject of this: few of its images are defined. Evidence, and not a ranking: a
     map that never looks at the image is independent of it, and an edge detector prefers a pattern to a plain object.
-    The second map has the target and the random numbers of the first.
+    The second map has the target, the baseline and the random numbers of the first: the object alone is another.
 
     Attributes:
         threshold: relative change of g that still counts as none.

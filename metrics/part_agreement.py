@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from benchmark import maps, units
-from benchmark.errors import NotApplicable
 from benchmark.protocols import Batch, Explain, Measure, Metric, Scores
 from metrics._subsets import pearson, snapped
 
@@ -37,7 +36,7 @@ class PartAgreement(Metric):
         reduce: channel reduction of the map.
 
     Raises:
-        NotApplicable: the data set does not know what each part contributes.
+        NotApplicable: the data set does not know what each part contributes, or to other classes than the model has.
 
     Source: signed contributions of designed images as in Zhang et al. 2023, arXiv:2310.06514.
     """
@@ -58,12 +57,9 @@ class PartAgreement(Metric):
     def score(
         self, model: nn.Module, batch: Batch, attributions: Tensor, explain: Explain, prepared: Mapping[str, Any]
     ) -> Scores:
-        if batch.truth is None:
-            raise NotApplicable("the data set does not know what each part contributes")
-        parts = units.units(batch, "part")
+        truth, parts = units.truth(batch).double(), units.units(batch, "part")
         there = units.sizes(parts) > 0
         there[:, 0] = False  # what is around the parts is none of them
-        truth = batch.truth[torch.arange(len(batch), device=parts.device), batch.targets].double()
         values = maps.reduce_channels(attributions, self.reduce).double()
         worth, known = (_worth(each, parts, attributions.dtype) for each in (values, truth))
         speaks = there & (known != 0)

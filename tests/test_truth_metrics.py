@@ -102,6 +102,18 @@ def test_agreement_is_with_the_target(little: Batch) -> None:
     assert all(value.isnan().all() for value in found.values())
 
 
+def test_the_truth_is_that_of_the_models_classes(little: Batch) -> None:
+    """Of a model with other classes the first of the truth would say something that nobody asked."""
+    assert little.truth is not None
+    other = replace(little, truth=torch.cat([little.truth, little.truth], 1))
+    for ask in (
+        lambda: score(PartAgreement(), Total(), other, other.inputs),
+        lambda: Contributions().attribute(Total(), other),
+    ):
+        with pytest.raises(NotApplicable, match="contribute to 4 classes, and the model has 2"):
+            ask()
+
+
 def test_channels_are_summed_before_anything_else(little: Batch) -> None:
     maps = torch.tensor([[4.0, -2.0, 0.0, 0.0], [90.0, 90.0, 90.0, 90.0], [-90.0, -90.0, -90.0, -90.0]]).double()
     found = score(PartAgreement(), Total(), little, maps.view(1, 3, 2, 2))
