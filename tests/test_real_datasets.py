@@ -24,13 +24,14 @@ from scipy.io import savemat
 
 from benchmark import subjects
 from benchmark.choices import CONF, choices
+from benchmark.datasets import file_digest
 from benchmark.datasets.arrays import CIFAR10, CIFAR100, MNIST, FashionMNIST
 from benchmark.datasets.classification import DTD, RESISC45, EuroSAT, Flowers102, Food101
 from benchmark.datasets.csv_list import CsvList
 from benchmark.datasets.folder import Folder
 from benchmark.datasets.hub import Hub
 from benchmark.datasets.imagenet import ImageNet, ImageNetS, Imagenette
-from benchmark.datasets.listed import Listed, balanced
+from benchmark.datasets.listed import Listed, Painted, _digest, balanced
 from benchmark.datasets.medmnist import CLASSES, MedMNIST
 from benchmark.datasets.objects import CUB, VOC, VOC_CLASSES, Pets
 from benchmark.errors import UserError
@@ -464,6 +465,46 @@ def test_a_csv_file_lists_labels_masks_and_boxes(tmp_path: Path) -> None:
     before = masked.fingerprint
     painted(tmp_path / "mask.png", block(7, slice(0, 3), slice(0, 6)))
     assert CsvList(root=listing(tmp_path, ["label,path,mask", "x,b.png,mask.png"])).fingerprint != before
+
+
+def white_in_black() -> Image.Image:
+    return Image.fromarray(block(255, slice(0, 3), slice(0, 5)))
+
+
+def transparent(mode: str, colour: object, around: object) -> Image.Image:
+    """Of `colour` where the object is, else of `around`, which is to be transparent."""
+    picture = Image.new(mode, (40, 30), around)
+    picture.paste(colour, (0, 0, 5, 3))
+    return picture
+
+
+PAINTED: dict[str, Callable[[], Image.Image]] = {
+    "grey": white_in_black,
+    "bit": lambda: white_in_black().convert("1"),
+    "16 bits": lambda: Image.fromarray(block(1, slice(0, 3), slice(0, 5)).astype(np.uint16)),
+    "colours": lambda: white_in_black().convert("RGB"),
+    "palette": lambda: white_in_black().convert("RGB").quantize(2),
+    "adaptive palette": lambda: white_in_black().convert("RGB").convert("P", palette=Image.Palette.ADAPTIVE),
+    "grey and alpha": lambda: transparent("LA", (9, 255), (200, 0)),
+    "colours and alpha": lambda: transparent("RGBA", (0, 0, 9, 1), (255, 255, 255, 0)),
+    "black and alpha": lambda: white_in_black().convert("RGBA"),
+    "palette and alpha": lambda: transparent("RGBA", (9, 9, 9, 255), (255, 255, 255, 0)).quantize(4),
+}
+
+
+@pytest.mark.parametrize("kind", PAINTED)
+def test_a_mask_of_ones_own_is_other_than_black(tmp_path: Path, kind: str) -> None:
+    photograph(tmp_path / "b.png")
+    PAINTED[kind]().save(tmp_path / "mask.png")
+    masked = CsvList(root=listing(tmp_path, ["path,label,mask", "b.png,x,mask.png"]))
+    assert (inside(masked) == block(1, slice(0, 3), slice(0, 5))).all()
+
+
+def test_how_a_mask_is_read_is_a_part_of_what_it_is(tmp_path: Path) -> None:
+    painted(tmp_path / "mask.png", block(7, slice(0, 3), slice(0, 5)))
+    plain = Painted(tmp_path / "mask.png")
+    assert _digest(plain) == [file_digest(plain.path), 1, 2**24]
+    assert _digest(replace(plain, colour=True)) != _digest(plain)
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ class CsvList(Listed):
 
     Paths count from the folder of the CSV file. Labels are names, or numbers that count the outputs of the model from
     0; classes without numbers count in the order of their names. A mask is a picture as large as the image, other than
-    black where the object is. A box is `left top right bottom` in pixels from the upper left corner; several are
-    separated by semicolons.
+    black where the object is; what is transparent counts as black. A box is `left top right bottom` in pixels from the
+    upper left corner; several are separated by semicolons.
 
     Raises:
         UserError: the file is missing, a column is missing or unknown, or a line cannot be understood.
@@ -34,6 +34,7 @@ class CsvList(Listed):
     class_count: int | None = None
     name: str = "csv"
 
+    version: ClassVar[str] = "2"
     licence: ClassVar[str] = "your own"
     source: ClassVar[str] = "a file of yours"
 
@@ -61,7 +62,7 @@ class CsvList(Listed):
         row, folder = self._rows[place], Path(self.root).parent
         mask: Painted | Drawn | None = None
         if "mask" in row:
-            mask = Painted(folder / row["mask"])
+            mask = Painted(folder / row["mask"], colour=True)
         elif "box" in row:
             mask = Drawn(tuple(self._edges(text, place) for text in row["box"].split(";")))
         return Entry(row["path"], folder / row["path"], self._labels[place], mask)

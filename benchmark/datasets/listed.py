@@ -31,12 +31,14 @@ ENDINGS = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".
 class Painted:
     """An object painted pixel by pixel: where a picture of the photograph's size has values from `lowest` to `highest`.
 
-    The value of a pixel is its shade, its place in the palette, or R + 256 G + 65,536 B.
+    The value of a pixel is its shade, its place in the palette, or R + 256 G + 65,536 B. With `colour` a palette stands
+    for its colours, and what is transparent is black.
     """
 
     path: Path
     lowest: int = 1
     highest: int = 2**24
+    colour: bool = False
 
 
 @dataclass(frozen=True)
@@ -262,12 +264,19 @@ def _mask(mask: Painted | Drawn, photo: Image.Image) -> Image.Image:
     if painted.size != photo.size:
         sizes = f"{painted.width}x{painted.height} pixels and its photograph {photo.width}x{photo.height}"
         raise UserError(f"{mask.path} has {sizes}: a mask must be as large")
+    values = _values(painted, mask.colour)
+    return Image.fromarray((mask.lowest <= values) & (values <= mask.highest))
+
+
+def _values(painted: Image.Image, colour: bool) -> NDArray[np.int64]:
+    """The value of each pixel, `(H, W)`, as `Painted` counts them."""
+    if colour and not painted.mode.startswith("I"):
+        values = np.asarray(painted.convert("RGBA")).astype(np.int64)
+        return (values[..., :3] @ np.array([1, 256, 65_536])) * (values[..., 3] > 0)
     if painted.mode not in ("1", "L", "P", "I", "I;16"):
         painted = painted.convert("RGB")
     values = np.asarray(painted).astype(np.int64)
-    if values.ndim == 3:
-        values = values @ np.array([1, 256, 65_536])
-    return Image.fromarray((mask.lowest <= values) & (values <= mask.highest))
+    return values if values.ndim == 2 else values @ np.array([1, 256, 65_536])
 
 
 def _digest(thing: Path | bytes | NDArray[np.uint8] | Painted | Drawn | None) -> Any:
@@ -275,7 +284,7 @@ def _digest(thing: Path | bytes | NDArray[np.uint8] | Painted | Drawn | None) ->
     if isinstance(thing, Path):
         return file_digest(thing)
     if isinstance(thing, Painted):
-        return [file_digest(thing.path), thing.lowest, thing.highest]
+        return [file_digest(thing.path), thing.lowest, thing.highest, *(["colour"] if thing.colour else [])]
     if isinstance(thing, Drawn):
         return [thing.kind, *map(list, thing.outlines)]
     if isinstance(thing, np.ndarray):
