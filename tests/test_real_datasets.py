@@ -515,6 +515,14 @@ def test_how_a_mask_is_read_is_a_part_of_what_it_is(tmp_path: Path) -> None:
         (["path,label", "b.png,"], "line 2: expected a value for each of path,label"),
         (["path,label", "b.png,1,2"], "line 2: expected a value for each"),
         (["path,label", "b.png,1", "b.png,2"], r"lists b\.png twice"),
+        (
+            ["path,label", "b.png,1", "c.png,cat"],
+            "line 3: label 'cat': expected numbers from 0 in every line, or names in",
+        ),
+        (["path,label", "b.png,cat", "c.png,1"], "line 3: label '1': expected numbers"),
+        (["path,label", "b.png,-1", "c.png,1"], "line 2: label '-1': expected numbers"),
+        (["path,label", "b.png,1", "c.png,-1"], "line 3: label '-1': expected numbers"),
+        (["path,label", "b.png,cat", "c.png, 1"], "line 3: label ' 1': expected numbers"),
         (["path,label", "gone.png,1"], r"csv lists .*gone\.png, which is missing: paths count from"),
         (["path,label,mask", "b.png,1,small.png"], r"small\.png has 4x3 pixels and its photograph 40x30: a mask must"),
         (["path,label,box", "b.png,1,4 3 2 1"], "line 2: box '4 3 2 1' is not left top right bottom"),
@@ -533,6 +541,8 @@ def test_no_csv_file(tmp_path: Path) -> None:
         CsvList(root=str(tmp_path))
     with pytest.raises(UserError, match=r"has a label 9: datasets.class_count must be larger"):
         CsvList(root=listing(tmp_path, ["path,label", "b.png,9"]), class_count=9)
+    with pytest.raises(UserError, match=r"has names as labels, .*datasets\.class_count=9 goes with numbers"):
+        CsvList(root=listing(tmp_path, ["path,label", "b.png,cat"]), class_count=9)
 
 
 # ImageNet as its archives leave it

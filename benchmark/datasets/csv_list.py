@@ -23,11 +23,13 @@ class CsvList(Listed):
     upper left corner; several are separated by semicolons.
 
     Raises:
-        UserError: the file is missing, a column is missing or unknown, or a line cannot be understood.
+        UserError: the file is missing, a column is missing or unknown, a line cannot be understood, or labels are
+            names and numbers.
 
     Attributes:
         root: the CSV file.
-        class_count: how many classes there are where labels are numbers; None for one more than the largest.
+        class_count: how many classes there are where labels are numbers; None for one more than the largest, or where
+            labels are names.
     """
 
     root: str
@@ -69,7 +71,17 @@ class CsvList(Listed):
 
     @cached_property
     def _numbered(self) -> bool:
-        return all(row["label"].isdecimal() for row in self._rows)
+        """Whether labels are numbers: all of them, or none that could be meant as one."""
+        numbered = self._rows[0]["label"].isdecimal()
+        for line, row in enumerate(self._rows, 2):
+            label = row["label"]
+            if label.isdecimal() != numbered or (not numbered and _is_whole(label)):
+                expected = "numbers from 0 in every line, or names in every line"
+                raise UserError(f"{self.root}, line {line}: label {label!r}: expected {expected}")
+        if self.class_count is not None and not numbered:
+            known = f"datasets.class_count={self.class_count}"
+            raise UserError(f"{self.root} has names as labels, which count themselves: {known} goes with numbers")
+        return numbered
 
     @cached_property
     def _rows(self) -> list[dict[str, str]]:
@@ -110,3 +122,11 @@ class CsvList(Listed):
     @property
     def _remedy(self) -> str:
         return f"paths count from {Path(self.root).parent}"
+
+
+def _is_whole(label: str) -> bool:
+    try:
+        int(label)
+    except ValueError:
+        return False
+    return True
