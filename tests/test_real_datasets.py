@@ -33,7 +33,7 @@ from benchmark.datasets.hub import Hub
 from benchmark.datasets.imagenet import ImageNet, ImageNetS, Imagenette
 from benchmark.datasets.listed import Listed, Painted, _digest, balanced
 from benchmark.datasets.medmnist import CLASSES, MedMNIST
-from benchmark.datasets.objects import CUB, VOC, VOC_CLASSES, Pets
+from benchmark.datasets.objects import CUB, VOC, VOC_CLASSES, Pets, VocMask
 from benchmark.errors import UserError
 from benchmark.models import Model
 from benchmark.plugins import build
@@ -604,6 +604,20 @@ def test_what_is_not_there_is_looked_for_by_name(
 def test_a_root_that_is_one_too_deep_is_put_right(everything: Path) -> None:
     with pytest.raises(UserError, match=rf"did you mean datasets\.root={everything}\?"):
         Pets(root=str(everything / "oxford-iiit-pet"))
+
+
+@pytest.mark.parametrize(("mask", "folder"), [("box", "Main"), ("segmentation", "Segmentation")])
+def test_a_split_of_voc_is_an_archive_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mask: VocMask, folder: str
+) -> None:
+    voc(tmp_path, 2007)
+    lists = tmp_path / "VOCdevkit" / "VOC2007" / "ImageSets" / folder
+    with pytest.raises(
+        UserError, match=rf"voc is not there: .*VOC2007/ImageSets/{folder}/test\.txt is missing; set data"
+    ):
+        VOC(root=str(tmp_path), year=2007, split="test", mask=mask)
+    monkeypatch.setattr(VOC, "_download", lambda self: text(lists / "test.txt", ["2007_000002"]))
+    assert len(VOC(root=str(tmp_path), year=2007, split="test", mask=mask, download=True)) == 1
 
 
 def test_missing_and_damaged_files_have_names(everything: Path) -> None:

@@ -46,7 +46,6 @@ class VOC(OnDisk):
 
     licence: ClassVar[str] = "Flickr's terms of use, for research"
     source: ClassVar[str] = "http://host.robots.ox.ac.uk/pascal/VOC/"
-    needs: ClassVar[tuple[str, ...]] = ("VOCdevkit/VOC{year}/Annotations", "VOCdevkit/VOC{year}/JPEGImages")
     splits: ClassVar[tuple[str, ...]] = ("val", "train", "trainval", "test")
     downloads: ClassVar[bool] = True
     classes: ClassVar[tuple[str, ...]] = VOC_CLASSES
@@ -58,6 +57,11 @@ class VOC(OnDisk):
             raise UserError("VOC 2012 keeps the answers of its test split to itself: set datasets.split=val")
         _check_mask(self.mask, get_args(VocMask))
         super().__post_init__()
+
+    @property
+    def needs(self) -> tuple[str, ...]:  # type: ignore[override]
+        images = f"ImageSets/{'Main' if self.mask == 'box' else 'Segmentation'}/{self.split}.txt"
+        return tuple(f"VOCdevkit/VOC{self.year}/{each}" for each in ("Annotations", "JPEGImages", images))
 
     @property
     def _labels(self) -> list[int]:
