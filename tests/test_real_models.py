@@ -379,8 +379,23 @@ def test_a_program_with_pickled_code_is_refused_unread(
         lambda state: torch.optim.swa_utils.AveragedModel(filled(Net(), state)).state_dict(),
         lambda state: {"_orig_mod.module." + key: value for key, value in state.items()},
         lambda state: {key: value for key, value in state.items() if "num_batches" not in key},
+        lambda state: {"criterion": {"weight": torch.ones(4)}, "model": state, "teacher": Net(width=16).state_dict()},
+        lambda state: {"model": state, "ema": {"module": dict(state)}},
+        lambda state: prefixed("student.", state) | prefixed("teacher.", Net(classes=9).state_dict()),
     ],
-    ids=["plain", "parallel", "lightning", "training", "part", "average", "compiled", "old"],
+    ids=[
+        "plain",
+        "parallel",
+        "lightning",
+        "training",
+        "part",
+        "average",
+        "compiled",
+        "old",
+        "others",
+        "twice",
+        "teacher",
+    ],
 )
 def test_weights_are_found_in_their_wrapper(tmp_path: Path, wrap: Callable[[dict[str, Tensor]], Any]) -> None:
     state = {key: value + 1 for key, value in Net().state_dict().items()}
@@ -391,6 +406,10 @@ def test_weights_are_found_in_their_wrapper(tmp_path: Path, wrap: Callable[[dict
     assert torch.equal(net.body[1].running_var, state["body.1.running_var"])
 
 
+def prefixed(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix + key: value for key, value in state.items()}
+
+
 def filled(net: nn.Module, state: dict[str, Tensor]) -> nn.Module:
     net.load_state_dict(state)
     return net
@@ -398,15 +417,32 @@ def filled(net: nn.Module, state: dict[str, Tensor]) -> nn.Module:
 
 def test_weights_that_are_there_twice_are_refused(tmp_path: Path) -> None:
     path, state = tmp_path / "weights.pth", Net().state_dict()
-    torch.save({"model": state, "model_ema": {"state_dict": state}}, path)
-    with pytest.raises(UserError, match=r"several state dictionaries \(model, model_ema\.state_dict\)"):
+    average = {key: value + 1 for key, value in state.items()}
+    torch.save({"model": state, "model_ema": {"state_dict": average}}, path)
+    with pytest.raises(
+        UserError, match=r"dictionaries \(model, model_ema\.state_dict\) that fit this model and differ"
+    ):
         checkpoints.load(Net(), str(path))
-    torch.save({f"{kind}.{key}": value for kind in ("model", "ema") for key, value in state.items()}, path)
-    with pytest.raises(UserError, match=r"several times, behind model\. and ema\."):
+    torch.save({"model." + key: value for key, value in state.items()} | prefixed("ema.", average), path)
+    with pytest.raises(UserError, match=r"several state dictionaries \(model\., ema\.\) that fit"):
         checkpoints.load(Net(), str(path))
+    others = {"model": Net(classes=5).state_dict(), "ema": Net(classes=6).state_dict()}
+    torch.save(others, path)
+    with pytest.raises(UserError, match=r"several state dictionaries \(model, ema\), none of which fits this model"):
+        checkpoints.load(Net(), str(path))
+    with pytest.raises(UserError, match=r"several state dictionaries \(model, ema\): save"):
+        checkpoints.read(path)
     torch.save({"model." + key: value for key, value in Net(classes=5).state_dict().items()}, path)
     with pytest.raises(UserError, match=r"does not fit this model at .*number of classes"):
         checkpoints.load(Net(), str(path))
+
+
+def test_a_file_of_text_is_no_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    for content in ("epoch 3\n", "not weights\n", "lr 0.1\n", "(weights)\n", "<html>\n", "101\n", ""):
+        path.write_text(content)
+        with pytest.raises(UserError, match=r"weights\.pth is no safetensors file or state dictionary that loads"):
+            checkpoints.load(Net(), str(path))
 
 
 # timm and torchvision, in other words
