@@ -32,6 +32,9 @@ _OFFLINE = {
     ),
 }
 
+# Networks of torchvision that, with published weights, undo the normalisation of their preset and apply their own.
+_RESCALING = ("googlenet", "inception_v3")
+
 
 def timm(
     name: str,
@@ -121,8 +124,7 @@ def torchvision(
     published = known[weights]
     options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
     if checkpoint is not None:
-        network = library.get_model(name, weights=None, **options)
-        checkpoints.load(network, checkpoint)
+        network = _from_file(name, checkpoint, options)
     else:
         if classes is not None:
             raise UserError("models.classes says how many classes models.checkpoint has: give both or neither")
@@ -137,6 +139,24 @@ def torchvision(
     names = published.meta["categories"] if classes is None else None
     known = Preprocessing(found, preset.mean, preset.std, identity, names).stated(mean, std, class_names)
     return _with_twin(model(name, network, known, layer), twin)
+
+
+def _from_file(name: str, checkpoint: str, options: dict[str, Any]) -> nn.Module:
+    """torchvision's network with the weights of `checkpoint`, built as it builds that of published weights."""
+    from torchvision.models import get_model
+
+    if name in _RESCALING:
+        options = {**options, "transform_input": True, "init_weights": False}
+    network: nn.Module = get_model(name, weights=None, **options)
+    try:
+        checkpoints.load(network, checkpoint)
+    except UserError:
+        if name not in _RESCALING:
+            raise
+        # The branches at the side serve training alone, and a saved network may have none.
+        network = get_model(name, weights=None, **options, aux_logits=False)
+        checkpoints.load(network, checkpoint)
+    return network
 
 
 def _resized(preset: Any, size: tuple[int, int, int]) -> dict[str, int]:

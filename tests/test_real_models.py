@@ -471,6 +471,27 @@ def test_what_the_authors_say_of_a_network_can_be_overruled(tmp_path: Path) -> N
         load("torchvision", name="resnet18", checkpoint=f"{tmp_path}/resnet.pth", size=[3, 96, 64])
 
 
+@pytest.mark.parametrize("side", [False, True], ids=["alone", "with side branches"])
+@pytest.mark.parametrize(("name", "layer"), [("googlenet", "inception5b"), ("inception_v3", "Mixed_7c")])
+def test_inception_is_fed_alike_from_the_index_and_from_a_file(
+    name: str, layer: str, side: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision.models import get_model, get_model_weights
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        state = get_model(name, weights=None, init_weights=False).state_dict()
+    monkeypatch.setattr("torchvision.models._api.WeightsEnum.get_state_dict", lambda *_, **__: state)
+    published = freeze(get_model(name, weights=get_model_weights(name).DEFAULT))
+    saved = {key: value for key, value in state.items() if side or not key.lower().startswith("aux")}
+    torch.save(saved, tmp_path / "weights.pth")
+    found = load("torchvision", name=name, checkpoint=f"{tmp_path}/weights.pth", size=[3, 96, 96], layer=layer)
+    images = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(found.network(images), published(images))
+    with pytest.raises(UserError, match=r"does not fit this model at fc\.weight, fc\.bias"):
+        load("torchvision", name=name, checkpoint=f"{tmp_path}/weights.pth", classes=3)
+
+
 # The layer of CAM methods
 
 
