@@ -121,7 +121,7 @@ def file(
     A program has no layers to hook and no operations to see: methods that need them are not applicable.
 
     Args:
-        path: of the file.
+        path: the file that holds the program.
         name: in tables; None takes that of the file.
         size: (C, H, W) of an input; None takes that of an exported program, which knows it.
         mean: of each channel in [0, 1], subtracted before the network; None is 0.

@@ -31,7 +31,7 @@ def build(config: DictConfig, trusted: Collection[str] = ()) -> Any:
         trusted: top-level modules, beside the project's own, that `_target_` may name.
 
     Raises:
-        UserError: the target is not trusted, does not exist or refuses its arguments.
+        UserError: the target is not trusted, does not exist or refuses its arguments, or one of these is missing.
     """
     try:
         target = str(config._target_)
@@ -42,6 +42,7 @@ def build(config: DictConfig, trusted: Collection[str] = ()) -> Any:
         raise UserError(f"{config._get_full_key(None) or 'a choice'} names no class: its file needs _target_") from None
     for named in targets(OmegaConf.to_container(config, resolve=False)):
         _check_target(named, trusted)
+    _check_missing(config)
     _check_types(config)
     try:
         return hydra.utils.instantiate(config, _convert_="all")
@@ -80,6 +81,33 @@ def _check_target(target: str, trusted: Collection[str]) -> None:
         raise UserError(f"_target_ {target} does not exist: {_first_line(error)}") from None
     if getattr(found, "__module__", "").split(".")[0] not in OURS:
         raise UserError(f"_target_ {target} is reached through this project and is not part of it")
+
+
+def _check_missing(config: DictConfig) -> None:
+    """Refuse an option that was not given and has no default, in the words of its class."""
+    for name in config:
+        if isinstance(inner := config._get_node(name), DictConfig):
+            _check_missing(inner)
+    if missing := [str(name) for name in config if OmegaConf.is_missing(config, name)]:
+        said = _docstrings(str(config._target_))
+        raise UserError(
+            "; ".join(f"{config._get_full_key(name)} is missing: {_meaning(said, name)}" for name in missing)
+        )
+
+
+def _docstrings(target: str) -> list[str]:
+    """What `target`, and the classes that it inherits from, say of themselves."""
+    found = hydra.utils.get_object(target)
+    described = inspect.getmro(found) if inspect.isclass(found) else [found]
+    return [inspect.cleandoc(each.__doc__ or "") for each in described]
+
+
+def _meaning(docstrings: Sequence[str], option: str) -> str:
+    """The entry of `option` under Args or Attributes, as one line."""
+    for text in docstrings:
+        if entry := re.search(rf"^    {option}: (.+(?:\n {{8}}.+)*)", text, re.MULTILINE):
+            return " ".join(entry[1].split()).rstrip(".")
+    return "it has no default"
 
 
 def _check_types(config: DictConfig) -> None:

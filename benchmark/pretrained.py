@@ -51,7 +51,7 @@ def timm(
     """A timm model with its published weights, or with those of `checkpoint`.
 
     Args:
-        name: as in `timm.list_models()`, with or without a tag such as `.a1_in1k`.
+        name: which network, as in `timm.list_models()`, with or without a tag such as `.a1_in1k`.
         checkpoint: a `.safetensors` file, or a state dictionary that `torch.save` wrote.
         classes: how many the checkpoint has, where it is not the published number.
         cache_dir: of the Hugging Face hub; None for the usual one.
@@ -99,7 +99,7 @@ def torchvision(
     """A torchvision classifier with its published weights, or with those of `checkpoint`.
 
     Args:
-        name: as in `torchvision.models.list_models()`.
+        name: which network, as in `torchvision.models.list_models()`.
         checkpoint: a `.safetensors` file, or a state dictionary that `torch.save` wrote.
         classes: how many the checkpoint has, where it is not the published number.
         weights: which published weights; their preprocessing is used for a checkpoint too.

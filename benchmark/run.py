@@ -53,8 +53,8 @@ class Sweep:
             self.progress = Progress(self.jobs)
             prepare_torch(config.threads)
         chosen = HydraConfig.get().runtime.choices
-        names = (config.models.get("name") or chosen["models"], config.datasets.get("name"), chosen["methods"])
-        with self.progress.job(" × ".join(map(str, names))) as notes:
+        names = [config[group].get("name") or chosen[group] for group in ("models", "datasets")]
+        with self.progress.job(" × ".join(map(str, [*names, chosen["methods"]]))) as notes:
             try:
                 outcomes = self._score(config, chosen)
             except Exception as error:

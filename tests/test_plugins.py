@@ -33,6 +33,12 @@ def test_an_option_of_another_type_is_refused(metric: str, options: dict[str, ob
     assert sentence in str(refused.value)
 
 
+def test_a_missing_option_without_a_word_of_its_class() -> None:
+    config = OmegaConf.create({"methods": {"_target_": "methods.rise.RISE", "masks": "???", "seed": "???"}})
+    with pytest.raises(UserError, match=r"methods\.seed is missing: it has no default$"):
+        plugins.build(config.methods)
+
+
 def test_whole_numbers_are_numbers() -> None:
     assert build("sensitivity", radius=1).radius == 1
     assert build("deletion", steps=[0, 0.5, 1]).steps == (0, 0.5, 1)

@@ -640,7 +640,7 @@ def test_missing_and_damaged_files_have_names(everything: Path) -> None:
     with pytest.raises(UserError, match=r"mnist in .* is damaged"):
         MNIST(root=root)
     (everything / "breastmnist.npz").write_bytes(b"PK no archive")
-    with pytest.raises(UserError, match=r"medmnist in .* is damaged"):
+    with pytest.raises(UserError, match=r"breastmnist in .* is damaged"):
         MedMNIST(root=root, kind="breastmnist")
     np.savez(everything / "octmnist.npz", test_images=np.array([{}], object), test_labels=np.zeros((1, 1)))
     with pytest.raises(UserError, match=r"damaged \(Object arrays cannot be loaded when allow_pickle=False"):
@@ -864,3 +864,17 @@ def test_build_is_the_way_of_the_command_line(everything: Path) -> None:
     config = OmegaConf.create({"datasets": OmegaConf.load(CONF / "datasets" / "medmnist.yaml")})
     config.datasets.merge_with({"root": str(everything), "kind": "breastmnist"})
     assert build(config.datasets).name == "breastmnist"
+    config.datasets.name = "breasts"
+    assert build(config.datasets).name == "breasts"
+
+
+def test_what_has_to_be_given_says_what_it_is_for() -> None:
+    for name in _sets():
+        config = OmegaConf.create({"datasets": OmegaConf.load(CONF / "datasets" / f"{name}.yaml")})
+        missing = [option for option in config.datasets if OmegaConf.is_missing(config.datasets, option)]
+        with pytest.raises(UserError, match=f"^datasets.{missing[0]} is missing: the ") as refused:
+            build(config.datasets)
+        assert all(f"datasets.{option} is missing: " in str(refused.value) for option in missing)
+        assert "no default" not in str(refused.value)
+        if name == "medmnist":
+            assert all(kind in str(refused.value) for kind in CLASSES)

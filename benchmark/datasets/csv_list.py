@@ -27,7 +27,7 @@ class CsvList(Listed):
             names and numbers.
 
     Attributes:
-        root: the CSV file.
+        root: the CSV file that lists the images.
         class_count: how many classes there are where labels are numbers; None for one more than the largest, or where
             labels are names.
     """

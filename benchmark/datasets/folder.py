@@ -28,6 +28,9 @@ class Folder:
 
     Raises:
         UserError: `root` is missing or holds no class folder with an image, or a WordNet id is not of ImageNet-1k.
+
+    Attributes:
+        root: the folder with a subfolder for each class.
     """
 
     root: str

@@ -27,7 +27,8 @@ class Hub(Listed):
         UserError: the library is missing, the data set is not within reach, or it has no such split or column.
 
     Attributes:
-        repo: such as `ylecun/mnist`, or a folder laid out like one, whose path is then a part of what records are of.
+        repo: the name on the hub, such as `ylecun/mnist`, or a folder laid out like one, whose path is then a part of
+            what records are of.
         config: of a data set that has several, None for the only one.
         revision: commit, branch or tag; None for the newest.
         image: the column of images.

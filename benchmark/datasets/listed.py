@@ -160,6 +160,10 @@ class OnDisk(Listed):
 
     Raises:
         UserError: `root` does not hold it, a file is missing or damaged, or it cannot be fetched.
+
+    Attributes:
+        root: the folder below which the files of the data set lie.
+        download: whether to fetch what is not there.
     """
 
     root: str

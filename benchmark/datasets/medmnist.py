@@ -70,14 +70,16 @@ class MedMNIST(OnDisk):
     Source: Yang et al. 2023, doi:10.1038/s41597-022-01721-8.
 
     Attributes:
-        kind: which of the eleven sets, such as `bloodmnist`.
+        kind: pathmnist, dermamnist, octmnist, pneumoniamnist, retinamnist, breastmnist, bloodmnist, tissuemnist,
+            organamnist, organcmnist or organsmnist.
         size: 28 or 224 pixels a side.
+        name: in tables; empty takes that of the kind.
     """
 
     kind: str
     size: int = 28
     split: str = "test"
-    name: str = "medmnist"
+    name: str = ""
 
     licence: ClassVar[str] = "CC BY 4.0, dermamnist CC BY-NC 4.0"
     source: ClassVar[str] = "https://medmnist.com"
@@ -87,6 +89,7 @@ class MedMNIST(OnDisk):
     def __post_init__(self) -> None:
         if self.kind not in CLASSES:
             raise UserError(unknown("datasets.kind=", self.kind, CLASSES))
+        object.__setattr__(self, "name", self.name or self.kind)
         if self.size not in (28, 224):
             raise UserError(f"datasets.size={self.size} is unknown: expected 28 or 224")
         super().__post_init__()
