@@ -80,7 +80,8 @@ def _sentence(error: Exception) -> str:
         key = match.group(1)
         if {"methods=custom", "metrics=[custom]"} & set(sys.argv):
             return f"{key} is no option yet: options of a class of your own are added, +{key}=..."
-        return f"{key} is no option of what was chosen: see conf/{key.split('.')[0]}/ or python -m benchmark --help"
+        chosen = " and ".join(choices.lacking(key, sys.argv[1:])) or "what was chosen"
+        return f"{key} is no option of {chosen}: see conf/{key.split('.')[0]}/ or python -m benchmark --help"
     return " ".join(text.split())
 
 

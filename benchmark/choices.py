@@ -66,12 +66,7 @@ def check(overrides: Sequence[str]) -> None:
     """
     if any("searchpath" in override for override in overrides):
         return
-    folders = [CONF]
-    for position, override in enumerate(overrides):
-        if override in ("--config-dir", "-cd") and position + 1 < len(overrides):
-            folders.append(Path(overrides[position + 1]))
-        elif override.startswith("--config-dir="):
-            folders.append(Path(override.partition("=")[2]))
+    folders = _folders(overrides)
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
         if key not in GROUPS or "(" in value or "$" in value:
@@ -80,3 +75,29 @@ def check(overrides: Sequence[str]) -> None:
         for name in filter(None, (part.strip(" '\"") for part in value.strip("[]").replace("],[", ",").split(","))):
             if name.strip("[]") not in existing:
                 raise UserError(unknown(f"{key}=", name.strip("[]"), existing))
+
+
+def lacking(key: str, overrides: Sequence[str]) -> list[str]:
+    """Which of the choices that `overrides` name have no option `key`, as far as their files say so themselves."""
+    from omegaconf import OmegaConf
+
+    group, _, option = key.partition(".")
+    named = [override.partition("=")[2] for override in overrides if override.startswith(f"{group}=")]
+    found = []
+    for name in named[-1].split(",") if named else ():
+        files = [path for folder in _folders(overrides) if (path := folder / group / f"{name}.yaml").is_file()]
+        said = {str(each) for path in files[:1] for each in OmegaConf.load(path)}
+        if said and not {option.partition(".")[0], "defaults"} & said:
+            found.append(f"{group}={name}")
+    return found
+
+
+def _folders(overrides: Sequence[str]) -> list[Path]:
+    """Where files of choices lie."""
+    folders = [CONF]
+    for position, override in enumerate(overrides):
+        if override in ("--config-dir", "-cd") and position + 1 < len(overrides):
+            folders.append(Path(overrides[position + 1]))
+        elif override.startswith("--config-dir="):
+            folders.append(Path(override.partition("=")[2]))
+    return folders

@@ -230,7 +230,12 @@ def test_a_broken_method_costs_its_own_cells(tmp_path: Path) -> None:
         (["models=timm"], "models.name is missing: which network, as in `timm.list_models()`"),
         (["datasets=photos", "models=small_cnn"], "small_cnn"),
         (["methods=grad_cam", "models=small_cnn", "models.layer=layer9"], "layer9"),
-        (["methods=grad_cam", "methods.layers=x"], "methods.layers is no option"),
+        (
+            ["methods=grad_cam", "methods.layers=x"],
+            "methods.layers is no option of methods=grad_cam: see conf/methods/",
+        ),
+        (["datasets=voc,shapes", "datasets.root=/tmp"], "datasets.root is no option of datasets=shapes: see"),
+        (["metrics.deletion.patch=2"], "metrics.deletion.patch is no option of what was chosen"),
         (["models=timm", "models.name=resnet5000", "datasets=shapes"], "resnet5000"),
         (["models=timm", "models.name=test_resnet", "datasets=photos"], "models.checkpoint"),
         (["methods=custom", "datasets=shapes"], "methods._target_=my_module.MyClass"),
@@ -276,7 +281,7 @@ def test_one_option_for_several_data_sets(tmp_path: Path) -> None:
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: datasets.root=/nowhere/at/all")]
     assert len(lines) == 2
     done = benchmark(*settings, "datasets.rot=/nowhere/at/all", folder=tmp_path)
-    assert "datasets.rot is no option of what was chosen" in done.stderr
+    assert "datasets.rot is no option of datasets=folder and datasets=csv: see conf/datasets/" in done.stderr
 
 
 def test_help_says_what_can_be_chosen(tmp_path: Path) -> None:
