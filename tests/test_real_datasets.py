@@ -694,6 +694,10 @@ def test_archives_that_lie_there_are_unpacked_and_not_fetched(tmp_path: Path, mo
             lambda root: Imagenette(root=root, size="64px"),
             "datasets.size=64px is unknown: expected full, 320px or 160px",
         ),
+        (
+            lambda root: ImageNetS(root=root, classes_kept=100),
+            "datasets.classes_kept=100 is unknown: expected 919, 300 or 50",
+        ),
         (lambda root: MedMNIST(root=root, kind="chestmnist"), "datasets.kind=chestmnist does not exist"),
         (
             lambda root: MedMNIST(root=root, kind="bloodmnist", size=64),

@@ -168,6 +168,11 @@ class ImageNetS(_Synsets):
         "ImageNetS{classes_kept}/validation-segmentation",
     )
 
+    def __post_init__(self) -> None:
+        if self.classes_kept not in (919, 300, 50):
+            raise UserError(f"datasets.classes_kept={self.classes_kept} is unknown: expected 919, 300 or 50")
+        super().__post_init__()
+
     @property
     def _photographs(self) -> Path:
         return Path(self.root, f"ImageNetS{self.classes_kept}", "validation")
