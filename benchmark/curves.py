@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from benchmark.cells import digest
 from benchmark.errors import UserError
 from benchmark.figures import DPI, GREY, WIDTH, Array, signed, write
+from benchmark.fractions import fractions
 from benchmark.records import Record
 from benchmark.statistics import bootstrap_intervals
 
@@ -63,11 +64,13 @@ def curves(path: Path, records: Sequence[Record]) -> None:
 
 @dataclass
 class _Trace:
-    """What `curves` draws of one method: by measure the mean curve, its band (low, high), the mean area and SRG."""
+    """What `curves` draws of one method: by measure where its points stand, the mean curve, its band (low, high), the
+    mean area and SRG."""
 
     name: str
     role: str
     output: str
+    fractions: dict[str, Array] = field(default_factory=dict)
     means: dict[str, Array] = field(default_factory=dict)
     bands: dict[str, tuple[Array, Array]] = field(default_factory=dict)
     areas: dict[str, float] = field(default_factory=dict)
@@ -96,6 +99,7 @@ def _traces(records: Sequence[Record]) -> list[_Trace]:
                 (cell.method.name, digest(choice)), _Trace(cell.method.name, record.facts["role"], output)
             )
             lines = np.stack(rows["curve"].to_list()).astype(float)
+            trace.fractions[measure] = fractions(cell.metric, measure, lines.shape[1])
             trace.means[measure] = lines.mean(0)
             trace.bands[measure] = bootstrap_intervals(lines, resamples=_RESAMPLES)
             trace.areas[measure] = float(rows["value"].mean())
@@ -131,9 +135,8 @@ def _draw(panel: Axes, measure: str, traces: Sequence[_Trace]) -> None:
     for trace in sorted(traces, key=lambda trace: trace.role == "method"):
         if measure not in trace.means:
             continue
-        mean, (low, high) = trace.means[measure], trace.bands[measure]
-        fraction = np.linspace(0, 1, len(mean))
-        panel.plot(fraction, mean, **trace.style, solid_capstyle="round")
+        fraction, (low, high) = trace.fractions[measure], trace.bands[measure]
+        panel.plot(fraction, trace.means[measure], **trace.style, solid_capstyle="round")
         faint = 0.07 if trace.role == "null" else 0.13
         panel.fill_between(fraction, low, high, color=trace.style["color"], alpha=faint, linewidth=0)
 

@@ -16,6 +16,7 @@ import pandas as pd
 
 from benchmark import frames
 from benchmark.agreement import Agreement, agreement
+from benchmark.fractions import fractions
 from benchmark.frames import AXES, COST, FACTS, UNCERTIFIED, headline, labels, wide
 from benchmark.records import STATUSES, Record
 from benchmark.statistics import bootstrap_intervals
@@ -146,7 +147,7 @@ def _curves(name: str, record: Record) -> Iterator[tuple[str, pd.DataFrame]]:
     for measure, rows in valid[valid["measure"].isin(list(_FRACTIONS))].groupby("measure", sort=False):
         lines = np.stack(rows["curve"].to_list()).astype(float)
         low, high = bootstrap_intervals(lines, resamples=_RESAMPLES)
-        places = np.linspace(0, 1, lines.shape[1])
+        places = fractions(record.cell.metric, str(measure), lines.shape[1])
         curve = pd.DataFrame({_FRACTIONS[str(measure)]: places, "mean": lines.mean(0), "low": low, "high": high})
         yield _column(name, record, str(measure)), curve
 

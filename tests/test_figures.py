@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import image as pictures
+from matplotlib.figure import Figure
 
 from benchmark import curves, figures, heat_maps, records
 from benchmark.cells import Cell, Choice
@@ -184,6 +185,16 @@ def test_trace_has_the_three_areas() -> None:
     up, down = np.array([[0.0, 0.5, 1.0]]), np.array([[1.0, 0.0, 0.0]])
     (trace,) = curves._traces([record("rise", "insertion", up), record("rise", "deletion", down)])
     assert trace.areas == {"insertion": 0.5, "deletion": 0.25, "SRG": 0.25}
+
+
+def test_points_stand_where_the_listed_steps_are() -> None:
+    given = [record("rise", name, np.ones((2, 3)), steps=[0, 0.25, 1]) for name in ("deletion", "insertion")]
+    (trace,) = curves._traces(given)
+    figure = Figure()
+    for name in trace.means:
+        curves._draw(figure.add_subplot(), name, [trace])
+    deletion, insertion = (axes.lines[0].get_xdata().tolist() for axes in figure.axes)
+    assert (deletion, insertion) == ([0, 0.25, 1], [0, 0.75, 1])
 
 
 def test_protocols_are_never_mixed() -> None:

@@ -19,7 +19,7 @@ LIGHT = {"choices", "leaderboard", "frames", "tables", "statistics", "records", 
     *("mixing", "selection", "provenance", "latex", "html_table"),
     *("ranking", "agreement", "variance", "report", "interruption", "places"),
     *("compare", "comparison", "comparison_tables", "verdicts", "merge", "manifest", "integrity"),
-    *("plugins", "truth", "truth_page"),
+    *("plugins", "truth", "truth_page", "fractions"),
 }
 """Help, listings and tables start in less than a second."""
 

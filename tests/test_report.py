@@ -246,6 +246,18 @@ def test_pictures_are_described(parsed: Parsed) -> None:
     assert len(drawings) == 2 * (5 + 4 + 2)
 
 
+def test_curves_stand_at_the_steps_that_their_metric_lists(tmp_path: Path) -> None:
+    for name, better in (("deletion", False), ("insertion", True)):
+        options = Choice(name, {"output": "prob", "steps": [0, 0.25, 1]})
+        given = [Measure(name, better, (0, 1))], np.full((4, 1), 0.5), np.tile([1.0, 0.0, 0.0], (4, 1))
+        records.write(tmp_path, record("alpha", options, *given))
+    text = write_report(tmp_path, images=0).read_text()
+    # From 30 to 184, a trapezoid of 1/4 / 2 and one of 3/4 / 2.
+    assert '<path class="curve deletion" d="M30.0 8.0L68.5 108.0L184.0 108.0"/>' in text
+    assert '<path class="curve insertion" d="M30.0 8.0L145.5 108.0L184.0 108.0"/>' in text
+    assert "deletion from 1 to 0, area 0.125; insertion from 1 to 0, area 0.375." in text
+
+
 def test_failures_protocols_and_environment_are_on_the_page(folder: Path) -> None:
     text = re.sub(r"<[^>]+>", " ", (folder / "report.html").read_text())
     assert "failed: relevance_mass of gamma: ValueError: out of luck" in text

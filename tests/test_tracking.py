@@ -276,6 +276,13 @@ def test_curves_are_means_over_valid_images() -> None:
     assert curves["srg.insertion"]["mean"].tolist() == [1.0, 3.0]
 
 
+def test_points_of_curves_stand_where_the_listed_steps_are() -> None:
+    rows = [("a", name, 0.5, "ok", [1.0, 0.5, 0.0]) for name in ("deletion", "insertion")]
+    curves = overviews.group([record("srg", "faithfulness", rows, params={"steps": [0, 0.25, 1]})]).curves
+    assert curves["srg.deletion"]["fraction deleted"].tolist() == [0, 0.25, 1]
+    assert curves["srg.insertion"]["fraction inserted"].tolist() == [0, 0.75, 1]
+
+
 # --- what there is to see of a sweep ---
 
 

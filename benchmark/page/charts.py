@@ -77,14 +77,14 @@ def panel(curves: Mapping[str, Curve], title: str, bottom: float, top: float) ->
     """The mean curves of deletion and insertion of one method, with their bands, on a scale from `bottom` to `top`."""
     wide, tall, left, low, high = 190.0, 128.0, 30.0, 108.0, 8.0
 
-    def points(values: Array) -> list[tuple[float, float]]:
-        across = np.linspace(left, wide - 6, len(values))
+    def points(fractions: Array, values: Array) -> list[tuple[float, float]]:
+        across = left + fractions * (wide - 6 - left)
         up = low - (values - bottom) / ((top - bottom) or 1.0) * (low - high)
         return list(zip(across.tolist(), up.tolist(), strict=True))
 
     parts = [_line(left, low, wide - 6, low, "axis"), _line(left, high, left, low, "axis")]
     for value in (bottom, top):
-        y = points(np.full(2, value))[0][1]
+        y = points(np.zeros(1), np.full(1, value))[0][1]
         parts.append(_text(left - 4, y + 4, _short(value), "end", "small quiet"))
     parts += [
         _text(left, tall - 6, "0", "middle", "small quiet"),
@@ -92,11 +92,13 @@ def panel(curves: Mapping[str, Curve], title: str, bottom: float, top: float) ->
     ]
     told = []
     for measure, curve in curves.items():
-        band = [*points(curve.low), *reversed(points(curve.high))]
+        band = [*points(curve.fractions, curve.low), *reversed(points(curve.fractions, curve.high))]
         parts.append(Markup('<path class="band {}" d="{}Z"/>').format(measure, _path(band)))
-        parts.append(Markup('<path class="curve {}" d="{}"/>').format(measure, _path(points(curve.mean))))
+        parts.append(
+            Markup('<path class="curve {}" d="{}"/>').format(measure, _path(points(curve.fractions, curve.mean)))
+        )
         begin, end = _short(curve.mean[0]), _short(curve.mean[-1])
-        told.append(f"{measure} from {begin} to {end}, mean {curve.mean.mean():.3f}")
+        told.append(f"{measure} from {begin} to {end}, area {curve.area:.3f}")
     return _drawing(wide, tall, f"Curves of {title}", "; ".join(told), parts)
 
 

@@ -13,6 +13,7 @@ from benchmark import mixing, records
 from benchmark.cells import Cell, digest
 from benchmark.certificate import certified
 from benchmark.errors import UserError
+from benchmark.fractions import fractions
 from benchmark.frames import Labels, Scored, assemble, identity, labels, summarise, take
 from benchmark.records import Record
 from benchmark.statistics import Array, bootstrap_intervals
@@ -28,16 +29,23 @@ class Curve:
     Attributes:
         cell: what was scored.
         measure: `deletion` or `insertion`.
-        mean, low, high: `(K,)`, at equal steps of the fraction of pixels from 0 to 1.
+        fractions: `(K,)` of what is deleted or inserted at each point, from 0 to 1, see `fractions.fractions`.
+        mean, low, high: `(K,)`.
         images: how many have a curve.
     """
 
     cell: Cell
     measure: str
+    fractions: Array
     mean: Array
     low: Array
     high: Array
     images: int
+
+    @property
+    def area(self) -> float:
+        """Of the trapezoids under the mean."""
+        return float(np.trapezoid(self.mean, self.fractions))
 
     @property
     def protocol(self) -> str:
@@ -125,5 +133,6 @@ def _noted(found: Iterable[Record], curves: list[Curve]) -> Iterator[Record]:
             if len(rows):
                 lines = np.stack(rows["curve"].to_list()).astype(float)
                 low, high = bootstrap_intervals(lines, resamples=_RESAMPLES)
-                curves.append(Curve(record.cell, measure, lines.mean(0), low, high, len(rows)))
+                places = fractions(record.cell.metric, measure, lines.shape[1])
+                curves.append(Curve(record.cell, measure, places, lines.mean(0), low, high, len(rows)))
         yield record
