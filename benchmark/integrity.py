@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmark import compare, leaderboard, records, truth
+from benchmark import compare, leaderboard, manifest, records, truth
 from benchmark.cells import digest
 from benchmark.errors import UserError
 from benchmark.plugins import targets
@@ -124,9 +124,9 @@ def of_tables(root: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
     if not Path(root, "tables").is_dir():
         return checked, faults
     with tempfile.TemporaryDirectory() as folder:
-        # All but what is written with the tables, so that it is written there from the same files.
+        # All but what is derived, so that it is written there from the same files.
         for entry in root.resolve().iterdir():
-            if entry.name not in ("tables", "figures"):
+            if entry.name not in manifest.DERIVED:
                 Path(folder, entry.name).symlink_to(entry)
         try:
             written = dict.fromkeys(leaderboard.write_tables(Path(folder)), "leaderboard")

@@ -22,8 +22,11 @@ from benchmark.errors import UserError
 from benchmark.frames import AXES
 
 NAME = "manifest.json"
+
+DERIVED = frozenset({"tables", "figures", "report.html"})
+"""What commands write beside the records and make of them alone: no part of a submission."""
+
 _FORMAT = 1
-_DERIVED = "tables"  # made of the records, and checked against them
 _ENVIRONMENT = ("assay", "commit", "python", "torch", "device", "dtype")
 
 
@@ -145,12 +148,13 @@ def _fault(path: Path, there: bool, listed: Any) -> str:
 
 
 def _places(root: Path) -> list[str]:
-    """Every file under `root` but the manifest and the tables, links to folders too, as `records/...`."""
+    """Every file under `root` but the manifest and what is derived, links to folders too, as `records/...`."""
     found = []
     for folder, folders, names in os.walk(root):
         if Path(folder) == Path(root):
-            folders[:] = [name for name in folders if name != _DERIVED or Path(folder, name).is_symlink()]
-            names = [name for name in names if name != NAME]
+            derived = {name for name in DERIVED if not Path(folder, name).is_symlink()}
+            folders[:] = [name for name in folders if name not in derived]
+            names = [name for name in names if name not in {NAME, *derived}]
         links = [name for name in folders if Path(folder, name).is_symlink()]
         found += [Path(folder, name).relative_to(root).as_posix() for name in [*names, *links]]
     return sorted(found)

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
-from benchmark import integrity, leaderboard, manifest, merge, plugins, records, run, subjects
+from benchmark import integrity, leaderboard, manifest, merge, plugins, records, report, run, subjects
 from benchmark.cells import Cell, Choice
 from benchmark.choices import CONF
 from benchmark.evaluate import Evaluation
@@ -428,6 +428,25 @@ def test_another_certificate_is_no_fault(submission: Path) -> None:
     assert filed is not None
     assert manifest.other_certificate(filed)
     assert list(manifest.faults(submission)) == []
+
+
+def test_what_is_made_of_the_records_of_a_submission_may_stand_beside_them(submission: Path, tmp_path, merged) -> None:
+    report.write_report(submission, images=0)
+    leaderboard.write_tables(submission)
+    (submission / "figures").mkdir()
+    (submission / "figures" / "validity.png").touch()
+    assert list(manifest.faults(submission)) == []
+    assert integrity.of_tables(submission)[1] == []
+    assert merged(submission, "--out", tmp_path / "again")[0] == 0
+    assert set(contents(tmp_path / "again")) == set(manifest.document(submission)["files"]) | {"manifest.json"}
+    (submission / "records" / "report.html").touch()
+    assert [path for path, _ in manifest.faults(submission)] == [submission / "records" / "report.html"]
+
+
+@pytest.mark.parametrize("name", sorted(manifest.DERIVED))
+def test_a_link_is_refused_under_a_name_of_what_is_made_of_records_too(submission: Path, tmp_path, name: str) -> None:
+    (submission / name).symlink_to(tmp_path)
+    assert [path for path, _ in manifest.faults(submission)] == [submission / name]
 
 
 def test_tables_of_a_submission_are_checked_against_its_records(submission: Path) -> None:
