@@ -17,6 +17,7 @@ import pandas as pd
 from benchmark import records
 from benchmark.cells import Cell, Choice, digest
 from benchmark.errors import UserError
+from benchmark.ranking import placed
 from benchmark.records import Record
 from benchmark.statistics import bootstrap_intervals, rank_groups
 from benchmark.variance import anchored
@@ -317,18 +318,23 @@ def ordered_columns(columns: pd.DataFrame) -> pd.DataFrame:
 
 
 def _ordered_methods(table: pd.DataFrame, columns: pd.DataFrame) -> list[str]:
-    """Methods, then nulls, then oracles, each from the best headline mean to the worst and to none."""
+    """Methods, then nulls, then oracles, each from the best headline mean to the worst and to none.
+
+    Behind the worst stand those that are not `ranking.placed`.
+    """
     first = headline(columns)
     rows = table[table["column"] == (first or columns.index[0])].set_index("method")
     sign = -1 if first and columns["higher_is_better"][first] else 1
     roles = list(ROLES)
+    leading = placed(rows["n"], rows["total"].max())
 
-    def place(method: str) -> tuple[int, bool, float, str]:
+    def place(method: str) -> tuple[int, bool, bool, float, str]:
         role = rows["role"][method]
         mean = sign * float(rows["mean"][method]) if first else np.nan
         return (
             roles.index(role) if role in roles else 0,
             bool(np.isnan(mean)),
+            bool(first) and not leading[method],
             0.0 if np.isnan(mean) else mean,
             method,
         )

@@ -151,7 +151,8 @@ def _caption(table: Table, family: str, columns: pd.DataFrame, origin: Provenanc
         yield escaped(f"{subject}, n = {table.images} images.")
         yield escaped("Mean over images ± half the width of its 95 % bootstrap interval.")
     if ranked.any():
-        yield r"\textbf{Best} and \underline{second} mean of the methods shown."
+        yield r"\textbf{Best} and \underline{second} mean of the methods shown"
+        yield "with scores on half of the images or more."
         yield escaped(
             f"Rows that share a letter are not shown to differ (paired permutation tests over images, 5 %, Holm over "
             f"all pairs of a column of the complete table, which has {origin.rows} rows)."

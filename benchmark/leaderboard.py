@@ -34,7 +34,8 @@ _LEGEND = (
     "paired permutation tests over the images, with Holm's correction over all pairs of rows of the column, at a "
     "family-wise level of 5 %. A column without letters describes and does not rank.",
     "↑ higher is better, ↓ lower is better; without an arrow the number has no direction. Rows are sorted by the "
-    "column named in the title, null and oracle rows stand apart.",
+    "column named in the title, those that it scores on fewer than half of the images last; null and oracle rows stand "
+    "apart.",
     "`passes`: forward and backward passes through the model that one explanation takes, empty where that depends on "
     "the image or the model. `budget`: the passes that samples, steps and masks of the methods were cut to.",
     "`62/64` after a number: only 62 of 64 images could be scored, the others are left out and listed below the table "
@@ -51,7 +52,10 @@ _COST_LEGEND = (
 )
 
 
-_PLACES = "Bold is the best mean of the methods shown in a column that ranks, underlined the second."
+_PLACES = (
+    "Bold is the best mean of the methods shown in a column that ranks, underlined the second, among methods that are "
+    "scored on at least half of the images."
+)
 _FORMATS = ("csv", "md", "parquet", "tex", "html")
 
 

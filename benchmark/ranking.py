@@ -14,6 +14,11 @@ from numpy.typing import ArrayLike
 from benchmark.statistics import RESAMPLES, ROUNDING, Array, resampled_means
 
 
+def placed(scored: pd.Series, images: int) -> pd.Series:
+    """Whether each row has a place in a column: it is scored on at least half of its `images`, and on one."""
+    return (scored > 0) & (2 * scored >= images)
+
+
 def image_ranks(scores: pd.DataFrame, higher_is_better: bool) -> pd.DataFrame:
     """The rank of each method on each image, among the methods that have a score there; NaN where it has none."""
     return scores.rank(axis=1, ascending=not higher_is_better)
@@ -41,8 +46,8 @@ def rank_intervals(
     Returns:
         A row a method: `rank` by the mean over its images; `low` and `high`, between which at least 95 % of the ranks
         in resamples lie (at most 2.5 % on either side are outside); `first`, the share of resamples in which it has
-        the best mean, a tie of k methods giving each 1 / k. NaN for a method without any score; without two images, or
-        clusters, there is the rank alone.
+        the best mean, a tie of k methods giving each 1 / k. NaN for a method that is not `placed`, whose images are too
+        few; without two images, or clusters, there is the rank alone.
 
     A resample holds the same images for every method; with `clusters (N,)`, a label an image, whole clusters are drawn.
     `first` says how stable the first place is, it is not the probability that a method is the best. Among methods that
@@ -51,10 +56,10 @@ def rank_intervals(
     Source: Goldstein and Spiegelhalter, League tables and their limitations, JRSS A 159 (1996).
     """
     table = pd.DataFrame(np.nan, index=scores.columns, columns=["rank", "low", "high", "first"])
-    scored = scores.notna().any(axis=1).to_numpy()
-    there = scores.notna().any(axis=0).to_numpy()
+    there = placed(scores.notna().sum(), len(scores)).to_numpy()
     if not there.any():
         return table
+    scored = scores.loc[:, there].notna().any(axis=1).to_numpy()
     values = scores.to_numpy(dtype=float)[scored][:, there] * (-1 if higher_is_better else 1)
     table.loc[there, "rank"] = row_ranks(np.nanmean(values, axis=0)[None])[0]
     owners = np.arange(len(scores))[scored] if clusters is None else np.asarray(clusters)[scored]

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from benchmark.frames import COST, FACTS, ROLES, UNCERTIFIED, headline
+from benchmark.ranking import placed
 
 _WORDS = {"not_applicable": "n/a"}
 
@@ -21,7 +22,8 @@ class Entry:
     """A cell of a table as text: the mean with its interval, or the `word` that stands for it.
 
     `half` is half the width of the interval, `count` is `62/64` where not all images could be scored, and `place` 1 or
-    2 for the best and the second mean of the methods that the table shows, in a column that ranks; else 0.
+    2 for the best and the second mean of the methods that the table shows and `ranking.placed` admits, in a column that
+    ranks; else 0.
     """
 
     word: str = ""
@@ -116,11 +118,15 @@ def laid_out(summary: pd.DataFrame) -> Iterator[Table]:
 
 
 def _places(rows: pd.DataFrame) -> dict[str, int]:
-    """The methods with the best mean of a column that ranks (1) and with the second best (2), null rows left out."""
+    """The methods with the best mean of a column that ranks (1) and with the second best (2), null rows left out.
+
+    So are methods that are not `ranking.placed`.
+    """
     fact = rows.iloc[0]
     if not fact["ranked"] or fact["higher_is_better"] is None:
         return {}
-    means = rows[(rows["role"] == "method") & (rows["status"] == "ok")].set_index("method")["mean"]
+    methods = (rows["role"] == "method") & placed(rows["n"], rows["total"].max())
+    means = rows[methods].set_index("method")["mean"]
     ranks = means.rank(method="dense", ascending=not fact["higher_is_better"])
     return {str(method): int(rank) for method, rank in ranks.items() if rank <= 2}
 

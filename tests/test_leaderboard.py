@@ -398,6 +398,22 @@ def test_rows_are_sorted_by_srg_and_nulls_and_oracles_stand_apart() -> None:
     assert list(dict.fromkeys(summary["method"])) == ["worse", "better", "null", "oracle"]
 
 
+def test_a_method_on_fewer_than_half_of_the_images_neither_leads_nor_is_bold() -> None:
+    skills = {"few": 0.9, "half": 0.5, "better": 0.4, "worse": 0.2}
+    scores = {name: np.full(4, skill) for name, skill in skills.items()}
+    scores["few"][1:], scores["half"][2:] = math.nan, math.nan
+    found = [record(cell(name), {"srg": values}) for name, values in scores.items()]
+    none = record(cell("none"), {"srg": [math.nan] * 4})
+    summary = summary_of(*found, none)
+    assert summary["method"].tolist() == ["half", "better", "worse", "few", "none"]
+    (table,) = tables.laid_out(summary)
+    assert [table.entries[name, "srg"].place for name in table.roles.index] == [1, 2, 0, 0, 0]
+    # Where no method has half of the images none is the best, and the order is that of the means.
+    (table,) = tables.laid_out(summary_of(found[0], none, record(cell("one"), {"srg": [0.95, *[math.nan] * 3]})))
+    assert [table.entries[name, "srg"].place for name in table.roles.index] == [0, 0, 0]
+    assert list(table.roles.index) == ["one", "few", "none"]
+
+
 # --- text ---
 
 

@@ -22,6 +22,7 @@ from benchmark.ranking import (
     kendall_w,
     krippendorff_alpha,
     mean_ranks,
+    placed,
     rank_intervals,
 )
 
@@ -117,6 +118,19 @@ def test_clusters_make_places_less_sure() -> None:
     # An image without any score takes its label with it.
     gap = pd.concat([frame(values), frame(np.full((1, 3), np.nan))])
     np.testing.assert_array_equal(rank_intervals(gap, True, clusters=[*classes, 77]), together)
+
+
+def test_a_method_on_fewer_than_half_of_the_images_has_no_rank() -> None:
+    assert placed(pd.Series([0, 1, 2, 4]), 4).tolist() == [False, False, True, True]
+    assert placed(pd.Series([0, 1]), 1).tolist() == [False, True]
+    scores = frame(generator(9).standard_normal((20, 3)))
+    some = scores.assign(few=100.0, half=100.0)
+    some.loc[:9, "half"] = np.nan
+    some.loc[9:, "few"] = np.nan
+    table = rank_intervals(some, True, resamples=200)
+    assert table.loc["few"].isna().all()
+    assert table.loc["half", "rank"] == 1
+    pd.testing.assert_frame_equal(table.drop(index="few"), rank_intervals(some.drop(columns="few"), True, 200))
 
 
 def test_methods_without_scores_and_single_images() -> None:
