@@ -29,7 +29,8 @@ class Comparison:
         superiority: share of images on which a is better than b, ties half.
         effect: d_z, the mean of the differences over their standard deviation; positive where a is better.
         p: of the test, two-sided, not yet corrected for other comparisons (`statistics.holm`).
-        images_needed: for a test at level 0.05 to find this effect with chance 0.9; infinite where it is 0.
+        images_needed: for a test at level 0.05 to find this effect with chance 0.9; infinite where it is 0, NaN with
+            clusters, since the formula takes every image as its own.
     """
 
     images: int
@@ -55,7 +56,8 @@ def compare(
         a, b: `(N,)` scores of the same images in the same order; pairs with NaN are left out.
         higher_is_better: the direction of the metric.
         test: `permutation` (`statistics.paired_permutation`) or `wilcoxon` (`statistics.wilcoxon`).
-        clusters: `(N,)` a label an image: interval and permutations then take whole clusters.
+        clusters: `(N,)` a label an image: interval and permutations then take whole clusters, and how many images are
+            needed is not known.
 
     Without any pair every number is NaN; one pair has no interval and no effect. Differences without spread have an
     infinite effect, or 0 where they are all 0.
@@ -100,7 +102,7 @@ def compare(
         superiority=float(np.mean(gain > 0) + np.mean(gain == 0) / 2),
         effect=effect,
         p=p,
-        images_needed=images_needed(effect),
+        images_needed=images_needed(effect) if owners is None else nan,
     )
 
 
