@@ -6,21 +6,23 @@ Everything is read from records: nothing is explained or scored, and no mean is 
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from benchmark import leaderboard, records
 from benchmark.comparison import TESTS
 from benchmark.comparison_tables import latex, markdown, terminal
-from benchmark.errors import UserError, unknown
-from benchmark.frames import COST, assemble, identity, labels
+from benchmark.errors import UserError
+from benchmark.frames import COST, Labels, Scored, assemble, identity
 from benchmark.interruption import interruptible
-from benchmark.selection import split
+from benchmark.mixing import Failed
+from benchmark.selection import Selection, split
 from benchmark.verdicts import Question, answer, asked_rows, refuse_versions
 
 _DESCRIPTION = """\
@@ -96,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         scored, failed, names = leaderboard.read(options.root)
         tidy = assemble(scored, failed, names)
-        question = _question(tidy, options)
+        question = _question(_Filed(scored, failed, names, tidy), options)
         refuse_versions(tidy, scored, names, question)
         found = answer(tidy, question)
         paths = write(options.out or options.root / "tables", found)
@@ -107,81 +109,85 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _question(tidy: pd.DataFrame, options: argparse.Namespace) -> Question:
+@dataclass(frozen=True)
+class _Filed:
+    """What a folder holds, by the labels of tables; names mean what they mean to `selection`."""
+
+    scored: Sequence[Scored]
+    failed: Sequence[Failed]
+    names: Labels
+    tidy: pd.DataFrame
+
+    def one(self, name: str) -> str:
+        """The label of the only method called `name`."""
+        found = self.several("method", [name])
+        if len(found) > 1:
+            dates = self._dates()
+            newest = sorted(found, key=lambda label: dates.get(label, ""), reverse=True)
+            raise UserError(f"{name} stands for {len(found)} rows: name one of {', '.join(newest)} (the newest first)")
+        return found[0]
+
+    def several(self, axis: str, wanted: Sequence[str]) -> tuple[str, ...]:
+        """The labels on `axis` that each name means; one that is a label means nothing else."""
+        found: list[str] = []
+        for name in wanted:
+            asked: dict[str, Any] = {axis: (name,)}
+            meant = Selection(**asked).resolve(self.scored, self.failed, self.names)
+            labels = [self.names[axis, key] for key in meant.choices[axis]]
+            found += [name] if name in labels else labels
+        return tuple(dict.fromkeys(found))
+
+    def columns(self, wanted: Sequence[str]) -> tuple[str, ...]:
+        """The columns of scores that the names of metrics and measures mean."""
+        scored = [one for one in self.scored if one.facts["family"] != COST]
+        failed = [one for one in self.failed if not one[0].device]
+        meant = Selection(metric=tuple(wanted)).resolve(scored, failed, self.names)
+        columns = self.tidy[self.tidy["family"] != COST].drop_duplicates("column")
+        found: list[str] = []
+        for key, measures in meant.choices["metric"].items():
+            own = columns[columns["metric"] == self.names["metric", key]]
+            # Nothing says what a metric measures that never succeeded.
+            found += own.loc[own["measure"].isin(measures) | (not measures), "column"].tolist()
+        return tuple(dict.fromkeys(found))
+
+    def _dates(self) -> dict[str, str]:
+        """When the last record of each method was made, by label."""
+        found: dict[str, str] = {}
+        for one in self.scored:
+            label = self.names["method", identity(one.cell, "method")]
+            found[label] = max(found.get(label, ""), str(one.facts.get("environment", {}).get("created", "")))
+        return found
+
+
+def _question(filed: _Filed, options: argparse.Namespace) -> Question:
     """What the options ask, in labels."""
-    method, *rivals = (_one(tidy, name, options.root) for name in (options.method, *options.against))
+    method, *rivals = (filed.one(name) for name in (options.method, *options.against))
     if not rivals:
         raise UserError("--against names no method to compare with")
     if method in rivals:
         raise UserError(f"{method} cannot be compared with itself")
-    models, datasets = (_several(tidy, axis, getattr(options, axis)) for axis in ("model", "dataset"))
-    question = Question(
-        method, tuple(dict.fromkeys(rivals)), models, datasets, _columns(tidy, options.metric), options.test
+    models, datasets = (
+        None if (wanted := getattr(options, axis)) is None else filed.several(axis, wanted)
+        for axis in ("model", "dataset")
     )
-    _refuse_lacking(tidy, question, options)
+    columns = None if options.metric is None else filed.columns(options.metric)
+    question = Question(method, tuple(dict.fromkeys(rivals)), models, datasets, columns, options.test)
+    _refuse_lacking(filed, question, options)
     return question
 
 
-def _refuse_lacking(tidy: pd.DataFrame, question: Question, options: argparse.Namespace) -> None:
+def _refuse_lacking(filed: _Filed, question: Question, options: argparse.Namespace) -> None:
     """Raise if a model, data set or metric that the options name has no score of the method."""
-    asked = asked_rows(tidy, question)
+    asked = asked_rows(filed.tidy, question)
     own = asked[(asked["method"] == question.method) & (asked["family"] != COST)]
     for axis in ("model", "dataset", "metric"):
         for name in getattr(options, axis) or ():
-            meant = _columns(tidy, [name]) if axis == "metric" else _several(tidy, axis, [name])
-            if not own["column" if axis == "metric" else axis].isin(meant or ()).any():
+            meant = filed.columns([name]) if axis == "metric" else filed.several(axis, [name])
+            if not own["column" if axis == "metric" else axis].isin(meant).any():
                 raise UserError(
                     f"{question.method} has no record of {axis} {name} among what is asked for: compute it with "
                     "python -m benchmark, or leave it out"
                 )
-
-
-def _one(tidy: pd.DataFrame, name: str, root: Path) -> str:
-    """The label of the only method called `name`."""
-    found = _labels(tidy, "method", name)
-    if len(found) > 1:
-        newest = _dates(root)
-        found.sort(key=lambda label: newest.get(label, ""), reverse=True)
-        raise UserError(f"{name} stands for {len(found)} rows: name one of {', '.join(found)} (the newest first)")
-    return found[0]
-
-
-def _dates(root: Path) -> dict[str, str]:
-    """When the last record of each method was made, by label."""
-    made = [(record.cell, str(record.facts["environment"]["created"])) for record in records.read_all(root)]
-    names = labels(cell for cell, _ in made)
-    return {names["method", identity(cell, "method")]: date for cell, date in sorted(made, key=lambda each: each[1])}
-
-
-def _several(tidy: pd.DataFrame, axis: str, names: Sequence[str] | None) -> tuple[str, ...] | None:
-    return None if names is None else tuple(label for name in names for label in _labels(tidy, axis, name))
-
-
-def _columns(tidy: pd.DataFrame, names: Sequence[str] | None) -> tuple[str, ...] | None:
-    """Columns by their own names or by those of metrics, which stand for all of their columns."""
-    if names is None:
-        return None
-    scores = tidy[tidy["family"] != COST].drop_duplicates("column")
-    found: list[str] = []
-    for name in names:
-        own = scores[(scores["column"] == name) | scores["metric"].map(lambda label, name=name: _called(label, name))]
-        if own.empty:
-            raise UserError(unknown("metric ", name, dict.fromkeys([*scores["metric"], *scores["column"]])))
-        found += own["column"].tolist()
-    return tuple(dict.fromkeys(found))
-
-
-def _labels(tidy: pd.DataFrame, axis: str, name: str) -> list[str]:
-    """The labels on `axis` that are `name`, or that name with options, a version or both behind it."""
-    there = list(dict.fromkeys(tidy[axis]))
-    if found := [label for label in there if _called(label, name)]:
-        return [name] if name in found else found
-    raise UserError(unknown(f"{axis} ", name, there))
-
-
-def _called(label: str, name: str) -> bool:
-    without_options = re.sub(r"\(.*\)", "", label)
-    return name in (label, without_options) or label.startswith((f"{name}(", f"{name}@", f"{name}#"))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
@@ -89,9 +90,14 @@ class Selection:
                     if f"@{there[axis][key].version}" in wanted:
                         fixed[axis][key] = there[axis][key]
                 if not found:
-                    raise UserError(
-                        unknown(f"{axis} ".replace("dataset", "data set"), wanted, dict.fromkeys(labels.values()))
-                    )
+                    parts = [
+                        f"{label}.{name}"
+                        for key, label in labels.items()
+                        for name in measures.get(key, ())
+                        if name != there[axis][key].name
+                    ]
+                    existing = dict.fromkeys([*labels.values(), *parts])
+                    raise UserError(unknown(f"{axis} ".replace("dataset", "data set"), wanted, existing))
         devices = list(dict.fromkeys(cell.device for cell in cells if cell.device))
         if self.device and not any(self.device in device for device in devices):
             raise UserError(unknown("device ", self.device, devices))
@@ -107,8 +113,8 @@ def _asked(wanted: str, label: str, choice: Choice, measures: Sequence[str]) -> 
 
 
 def _called(wanted: str, label: str, choice: Choice) -> bool:
-    version = f"@{choice.version}"
-    return wanted in (label, choice.name, choice.name + version, label.removesuffix(version))
+    version, unmarked = f"@{choice.version}", re.sub(r"#[0-9a-f]{8}$", "", label)
+    return wanted in (label, choice.name, choice.name + version, unmarked, unmarked.removesuffix(version))
 
 
 @dataclass(frozen=True)

@@ -356,7 +356,7 @@ def test_what_the_method_was_not_asked_for_is_not_compared(root: Path) -> None:
         (("new", "--against", "old,new"), "new cannot be compared with itself"),
         (("new", "--against", ","), "--against names no method"),
         (("new", "--against", "old", "--model", "smal_cnn"), "model smal_cnn does not exist; did you mean small_cnn?"),
-        (("new", "--against", "old", "--dataset", "shape"), "dataset shape does not exist; did you mean shapes?"),
+        (("new", "--against", "old", "--dataset", "shape"), "data set shape does not exist; did you mean shapes?"),
         (("new", "--against", "old", "--metric", "deletoin"), "metric deletoin does not exist; did you mean deletion?"),
         (("new", "--against", "old", "--metric", "throughput"), "metric throughput does not exist"),
         (("new", "--against", "old", "--metric", ","), "new has no record of what is asked for"),
@@ -406,6 +406,17 @@ def test_few_images_are_no_difference_shown(test: Any, tmp_path: Path, compared)
             file(tmp_path, cell(method, dataset=f"of {images}"), gain + 0.01 * np.arange(images))
         row = line(asked(tmp_path, "old", datasets=(f"of {images}",), test=test), "srg", "old", f"of {images}")
         assert row["verdict"] == words
+
+
+def test_names_are_those_of_the_tables_command(root: Path, compared, capsys) -> None:
+    """A version may be named that no label shows, as there is no other."""
+    code, text = compared(root, "new@1", "--against", "old@1", "--metric", "srg@1", "--model", "small_cnn@1")
+    assert code == 0, text
+    assert pd.read_csv(root / "tables" / "compare-new.csv")["rival"].unique().tolist() == ["old"]
+    assert leaderboard.main([str(root), "--method", "new@1,old@1", "--metric", "srg@1"]) == 0
+    capsys.readouterr()
+    code, text = compared(root, "new@2", "--against", "old")
+    assert (code, text) == (2, "error: method new@2 does not exist; did you mean new? (there are: new, old, twin)\n")
 
 
 def test_a_name_of_several_rows_is_refused_newest_first(root: Path, compared) -> None:
