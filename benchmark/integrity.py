@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -71,9 +71,11 @@ def mixed(found: Mapping[Path, Record], timings: Collection[Path]) -> Faults:
         key = digest([asdict(record.cell.model), asdict(record.cell.dataset)])
         pairs.setdefault(key, {})[path] = record
     for pair in pairs.values():
-        images = {path: repr(listing(record)) for path, record in pair.items() if path not in timings}
+        images = {path: tuple(records.images(record.rows)) for path, record in pair.items() if path not in timings}
         for path, other in _minority(images):
-            yield path, f"it lists other images or classes than {other}, of the same model and data set"
+            same = set(images[path]) == set(images[other])
+            differ = "the images in another order" if same else "other images or classes"
+            yield path, f"it lists {differ} than {other}, of the same model and data set"
         for axis in ("method", "metric"):
             choices = {path: getattr(record.cell, axis) for path, record in pair.items()}
             # The version of a plug-in names those among its options too, and other ones are no other version.
@@ -91,13 +93,7 @@ def mixed(found: Mapping[Path, Record], timings: Collection[Path]) -> Faults:
                     )
 
 
-def listing(record: Record) -> list[tuple[str, int]]:
-    """The images of a record in their order, each with its class."""
-    images = record.rows.drop_duplicates("uid")
-    return list(zip(images["uid"], images["target"], strict=True))
-
-
-def _minority(values: Mapping[Path, str]) -> Iterator[tuple[Path, Path]]:
+def _minority(values: Mapping[Path, Hashable]) -> Iterator[tuple[Path, Path]]:
     """Every file whose value is not the commonest, and the first file of the commonest."""
     for commonest, _ in Counter(values.values()).most_common(1):
         other = next(path for path, value in values.items() if value == commonest)

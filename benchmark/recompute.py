@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmark import certify, passes, subjects
+from benchmark import certify, passes, records, subjects
 from benchmark.cells import Choice, digest
 from benchmark.certificate import SHIPPED
 from benchmark.errors import UserError
 from benchmark.evaluate import Evaluation, describe
-from benchmark.integrity import Faults, listing
+from benchmark.integrity import Faults
 from benchmark.progress import Progress
 from benchmark.recipes import Recipe
 from benchmark.records import Record
@@ -123,7 +123,7 @@ def _other_subject(subject: Subject, chosen: Recipe) -> Verdict | None:
             what = "weights (version)" if differ == ["version"] and axis == "model" else ", ".join(differ)
             return Verdict(chosen.path, unable=f"the {axis} {filed.name} here is another one: it differs in {what}")
     images = [listed for batch in subject.batches for listed in zip(batch.uids, batch.targets.tolist(), strict=True)]
-    if listing(chosen.record) != images:
+    if records.images(chosen.record.rows) != images:
         return Verdict(chosen.path, failed=1, fault="its images or classes are not those of its model and data set")
     return None
 

@@ -145,6 +145,12 @@ def read_group(root: Path, cell: Cell) -> list[Record]:
     return [record for record in found if replace(record.cell, metric=cell.metric, device=None) == mine]
 
 
+def images(rows: pd.DataFrame) -> list[tuple[str, int]]:
+    """The images of the rows of a record in their order, each with its class."""
+    first = rows.drop_duplicates("uid")
+    return list(zip(first["uid"], first["target"], strict=True))
+
+
 def write_error(root: Path, cell: Cell, reason: str) -> None:
     """File why `cell` could not be scored; the next run tries it again."""
     text = json.dumps({"cell": asdict(cell), "reason": reason}, indent=1)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmark import mixing
+from benchmark import mixing, records
 from benchmark.comparison import Test, compare, images_needed
 from benchmark.errors import UserError
 from benchmark.frames import AXES, COST, FACTS, Labels, Scored, identity, ordered_columns, wide
@@ -46,7 +46,7 @@ _COLUMNS = (
 _MOST_LISTED = 6
 
 Cells = dict[tuple[str, str, str, str], Any]
-"""By model, data set, column and method the class of each image; None where the cell failed."""
+"""By model, data set, column and method the images with their classes; None where the cell failed."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _places(own: pd.DataFrame) -> Iterator[Any]:
 def _refuse(asked: pd.DataFrame, tidy: pd.DataFrame, question: Question) -> None:
     """Raise if a cell of the method is of no use, or a rival has none that can be held against it."""
     cells: Cells = {
-        (str(model), str(dataset), str(column), str(method)): part.set_index("uid")["target"].to_dict()
+        (str(model), str(dataset), str(column), str(method)): set(records.images(part))
         if (part["status"] != "failed").all()
         else None
         for (model, dataset, column, method), part in asked[asked["family"] != COST].groupby(
@@ -160,8 +160,7 @@ def _fault(tidy: pd.DataFrame, cells: Cells, own: tuple[str, str, str, str], riv
     if others is None:
         return f"{rival} failed {where}"
     if others != images:
-        both = len(set(images.items()) & set(others.items()))
-        listed = f"{len(images)} and {len(others)}, {both} in both"
+        listed = f"{len(images)} and {len(others)}, {len(images & others)} in both"
         return f"{method} and {rival} list other images or classes {where} ({listed})"
     return ""
 

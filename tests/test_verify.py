@@ -369,6 +369,7 @@ def shorten(rows: pd.DataFrame) -> None:
         (lambda rows: rows.__setitem__("uid", [rows["uid"][1], *rows["uid"][1:]]), "not one row for each image"),
         (set_cell("target", 77), "it lists other images or classes than"),
         (set_cell("uid", "digits-9999"), "it lists other images or classes than"),
+        (lambda rows: rows[::-1].reset_index(drop=True), "it lists the images in another order than"),
         (shorten, "its curves of deletion have different lengths"),
     ],
 )
