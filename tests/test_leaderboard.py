@@ -6,6 +6,7 @@ import importlib
 import io
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -31,6 +32,7 @@ from benchmark.statistics import bootstrap_interval, rank_groups
 from benchmark.tables import markdown, terminal
 
 INFINITY = math.inf
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(autouse=True)
@@ -669,6 +671,22 @@ def test_ctrl_c_is_one_sentence(
     more = ["rise", "--against", "lime"] if name == "compare" else []
     assert importlib.import_module(f"benchmark.{name}").main([str(tmp_path), *more]) == 130
     assert capsys.readouterr() == ("", "interrupted: every file that is there is whole; run the same command again\n")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_output_that_nobody_reads_is_no_traceback(unbuffered: str, tmp_path: Path) -> None:
+    """As of `| head -1`, whether the pipe breaks while a table is printed or when the command ends."""
+    records.write(tmp_path, record(cell("rise"), {"srg": [1.0, 2.0]}))
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "benchmark.leaderboard", str(tmp_path)]
+    with os.fdopen(writing, "w") as pipe:
+        environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+        done = subprocess.run(
+            command, stdout=pipe, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment, check=False
+        )
+    assert (done.returncode, done.stderr) == (141, "")
+    assert (tmp_path / "tables" / "leaderboard.md").exists()
 
 
 # --- what is never mixed ---
