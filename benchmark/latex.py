@@ -36,7 +36,7 @@ _SIGNS = {
     **{"ß": r"\ss{}", "ø": r"\o{}", "Ø": r"\O{}", "æ": r"\ae{}", "Æ": r"\AE{}", "œ": r"\oe{}", "Œ": r"\OE{}"},
     **{"ł": r"\l{}", "Ł": r"\L{}", "ı": r"\i{}", "§": r"\S{}", "©": r"\copyright{}", "£": r"\pounds{}"},
 }
-_GREEK = {"LAMDA": "lambda", "OMICRON": None, "FINAL SIGMA": "varsigma"}
+_GREEK = {"LAMDA": "lambda", "FINAL SIGMA": "varsigma"}
 _SAME_AS_LATIN = {"Α": "A", "Β": "B", "Ε": "E", "Ζ": "Z", "Η": "H", "Ι": "I", "Κ": "K", "Μ": "M", "Ν": "N"} | {
     **{"Ο": "O", "Ρ": "P", "Τ": "T", "Υ": r"$\Upsilon$", "Χ": "X", "ο": "o"}
 }
@@ -64,8 +64,8 @@ def _sign(sign: str) -> str:
         return _SAME_AS_LATIN[sign]
     script, _, name = unicodedata.name(sign, "").partition(" ")
     case, _, letter = name.partition(" LETTER ")
-    if script == "GREEK" and letter and " " not in letter:
-        command = _GREEK.get(letter, letter.lower()) or ""
+    if script == "GREEK" and letter and (letter in _GREEK or " " not in letter):
+        command = _GREEK.get(letter, letter.lower())
         return f"$\\{command if case == 'SMALL' else command.capitalize()}$"
     letter, *marks = list(unicodedata.normalize("NFD", sign))
     if marks and letter.isascii() and all(mark in _ACCENTS for mark in marks):

@@ -879,6 +879,10 @@ def test_latex_says_what_the_table_says(tmp_path: Path) -> None:
     assert "which has 4 rows" in text
 
 
+def test_greek_letters_are_commands_of_latex() -> None:
+    assert latex.escaped("λΛςσ") == r"$\lambda$$\Lambda$$\varsigma$$\sigma$"
+
+
 def test_latex_is_ascii_and_large_tables_are_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     board = adversary(tmp_path)
     monkeypatch.setattr(latex, "_LINES", 3)
