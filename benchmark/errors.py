@@ -19,6 +19,8 @@ class NotApplicable(Exception):
 def unknown(what: str, name: str, existing: Iterable[str]) -> str:
     """The sentence for a name that does not exist: did you mean, and what there is, shortened where it is a lot."""
     names = list(existing)
+    if not names:
+        return f"{what}{name} does not exist (there are none)"
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     shown = names if len(names) <= _MOST_LISTED else [*names[:5], "..."]

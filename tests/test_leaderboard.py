@@ -636,6 +636,12 @@ def test_a_name_that_names_nothing_is_refused(
     assert not (tmp_path / "tables").exists()
 
 
+def test_a_device_where_nothing_was_timed_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    records.write(tmp_path, record(cell("rise"), {"srg": [1.0, 2.0]}))
+    assert leaderboard.main([str(tmp_path), "--device", "cpu"]) == 2
+    assert capsys.readouterr() == ("", "device cpu does not exist (there are none)\n")
+
+
 def test_names_of_a_selection() -> None:
     parse = selection.Selection.parse
     assert parse(method="rise, lime(a=1, b=[2, 3]),ig@2").method == ("rise", "lime(a=1, b=[2, 3])", "ig@2")
