@@ -44,6 +44,7 @@ def method_of(name: str) -> Method:
 OPTIONS = {
     # The untrained network is sure of nothing.
     "grid_pointing_game": ["min_confidence=0"],
+    "shortcut_mass": ["least=1e-5"],
     # Promises do not depend on how many draws there are; time does.
     "smooth_parameter_randomisation": ["samples=3"],
     "sensitivity_n": ["subsets=20"],
