@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from benchmark import records
 from benchmark.cells import Cell, Choice
 from benchmark.frames import Scored, identity
 
@@ -79,8 +80,7 @@ def devices(scored: Sequence[Scored]) -> list[Mixture]:
 
 def listing(one: Scored) -> frozenset[tuple[str, int]]:
     """The images of a cell, each with its class; empty where it has one number for all of them."""
-    rows = one.rows
-    images = frozenset(zip(rows["uid"].tolist(), rows["target"].tolist(), strict=True))
+    images = frozenset(records.images(one.rows))
     return frozenset() if {uid for uid, _ in images} == {"-"} else images
 
 
